@@ -1,0 +1,111 @@
+"""The seam between ORE and anything that answers: `Backend`, `ModelRequest`, `Capabilities`.
+
+A backend turns one request into deltas. It mints no ids, keeps no state about responses, runs no tools and has no
+second, non-streaming way in.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+from ore.core.deltas import Delta
+
+JsonObject = dict[str, Any]
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """How to choose the next token. `None` means: whatever the model's own default is."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One sampling of a model: everything it sees, as items.
+
+    Everything here has been validated against the wire contract. `items` are in order, each a dict of the wire's
+    input or output form with `type` present and message `content` always an array of parts; `tools` are flat
+    Responses tool definitions; `tool_choice` is `"auto" | "none" | "required"` or an object of section 17.9.
+    """
+
+    model: str
+    items: tuple[JsonObject, ...]
+    instructions: str | None = None
+    tools: tuple[JsonObject, ...] = ()
+    tool_choice: str | JsonObject = "auto"
+    parallel_tool_calls: bool = True
+    text_format: JsonObject = field(default_factory=lambda: {"type": "text"})
+    verbosity: str | None = None
+    reasoning: JsonObject | None = None
+    sampling: Sampling = Sampling()
+    max_output_tokens: int | None = None
+    top_logprobs: int | None = None
+    """None: no logprobs wanted. 0..20: the chosen token's logprob, with so many alternatives."""
+    prompt_cache_key: str | None = None
+    owner: str = ""
+    """Who asks: for fairness between owners and for cache isolation; never sent to a provider."""
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What one model can do; published in `GET /v1/models` and used by the router."""
+
+    context_window: int | None = None
+    """Tokens that prompt and answer may take together; None when unknown."""
+    tools: bool = True
+    json_schema: bool = True
+    logprobs: bool = False
+    reasoning: bool = False
+    images: bool = False
+    files: bool = False
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A model that a backend offers. `created` is in seconds since 1970."""
+
+    id: str
+    created: int = 0
+    owned_by: str = "ore"
+    capabilities: Capabilities = Capabilities()
+    defaults: Sampling = Sampling()
+    """What the model is sampled with when the request does not say."""
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """`ok` decides readiness; `detail` is for `/readyz?verbose` (no secrets, no paths)."""
+
+    ok: bool
+    detail: Mapping[str, str | int | float | bool] = {}
+
+
+class Backend(Protocol):
+    """One engine or one upstream. Safe for concurrent use from one event loop."""
+
+    async def start(self) -> None:
+        """Bring the backend up (load weights, spawn processes). Raises `StartupError`."""
+
+    async def stop(self) -> None:
+        """Free everything. Idempotent."""
+
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Sample once.
+
+        Entering checks and admits the request, and connects where there is something to connect to: it raises
+        `RequestError` (context too long, a schema that cannot be enforced, queue full) or `ServerFault`, and no delta
+        has been seen then. Iterating yields deltas, the last one a `Finish`, or raises `ServerFault`. Leaving, for
+        whatever reason, disconnects and frees the slot.
+        """
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """Tokens of the fully rendered prompt, by the model's own tokenizer."""
+
+    async def models(self) -> list[Model]:
+        """What this backend can serve now."""
+
+    async def health(self) -> Health:
+        """Cheap: called by every readiness probe."""

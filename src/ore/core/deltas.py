@@ -1,0 +1,93 @@
+"""What a backend may say: a closed union of nine frozen values.
+
+Small on purpose: a translator for a new engine or provider must be writable in an afternoon. A delta has no id, no
+index and no number; only `ore.core.writer` mints those.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens of one sampling of the model, as the engine counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """How many of `input_tokens` came out of a prefix cache."""
+    reasoning_tokens: int = 0
+    """How many of `output_tokens` were reasoning."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+class Text(Struct, frozen=True, tag=True):
+    """A piece of the answer. `logprobs` are entries of the wire's shape (section 6), one per token of the piece."""
+
+    text: str
+    logprobs: tuple[dict[str, Any], ...] = ()
+
+
+class Annotation(Struct, frozen=True, tag=True):
+    """A citation on the text part that is open, in the wire's shape (section 6)."""
+
+    annotation: dict[str, Any]
+
+
+class Refusal(Struct, frozen=True, tag=True):
+    """A piece of a refusal."""
+
+    text: str
+
+
+class Reasoning(Struct, frozen=True, tag=True):
+    """A piece of raw reasoning text."""
+
+    text: str
+
+
+class ReasoningSummary(Struct, frozen=True, tag=True):
+    """A piece of a reasoning summary. A change of `index` closes the part before it."""
+
+    text: str
+    index: int = 0
+
+
+class ToolCall(Struct, frozen=True, tag=True):
+    """The model begins a call. The arguments follow as `ToolArguments` until any other delta comes.
+
+    `kind` names the item: `function_call` (arguments are JSON) or `custom_tool_call` (input is free text).
+    """
+
+    call_id: str
+    name: str
+    kind: Literal["function_call", "custom_tool_call"] = "function_call"
+
+
+class ToolArguments(Struct, frozen=True, tag=True):
+    """A piece of the arguments of the call that is open, as the model wrote it: not always valid JSON."""
+
+    text: str
+
+
+class WholeItem(Struct, frozen=True, tag=True):
+    """An item that the upstream already made, in the wire's shape; kept as it came, with its id if it has one."""
+
+    item: dict[str, Any]
+
+
+class Finish(Struct, frozen=True, tag=True):
+    """The last delta of every stream: why the model stopped, and what it cost."""
+
+    reason: Literal["stop", "max_output_tokens", "content_filter", "tool_calls"]
+    usage: Usage = Usage()
+
+
+Delta = Text | Annotation | Refusal | Reasoning | ReasoningSummary | ToolCall | ToolArguments | WholeItem | Finish

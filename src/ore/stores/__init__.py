@@ -1,0 +1,1 @@
+"""Durable state: what was answered, and to whom it belongs."""
