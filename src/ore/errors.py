@@ -11,6 +11,7 @@
     │   ├── Conflict                409
     │   ├── PayloadTooLarge         413
     │   ├── UnsupportedMediaType    415
+    │   ├── UpgradeRequired         426, WebSocket is off
     │   └── TooManyRequests         429, with Retry-After
     ├── ServerFault                 the caller did nothing wrong: an HTTP 5xx
     │   ├── InternalFault           500, a bug of ours
@@ -103,6 +104,10 @@ class PayloadTooLarge(RequestError):
 
 class UnsupportedMediaType(RequestError):
     status = 415
+
+
+class UpgradeRequired(RequestError):
+    status = 426
 
 
 class TooManyRequests(RequestError):

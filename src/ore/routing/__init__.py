@@ -1,0 +1,1 @@
+"""Which backend answers which request."""

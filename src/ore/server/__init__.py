@@ -1,0 +1,1 @@
+"""HTTP: thin. Bytes in, checked requests to the runs, bytes out."""

@@ -1,0 +1,247 @@
+"""The composition root: builds everything from `Settings`. The only file that knows every room.
+
+`create_app` gives an ASGI application for any server; `run` serves it with uvicorn, hardened, and stops it in order:
+readiness false, running responses finish or get their terminal event, then the process ends.
+"""
+
+import errno
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import uvicorn
+from anyio.abc import TaskGroup
+from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from ore.backends.base import Backend
+from ore.errors import StartupError
+from ore.ids import new_id
+from ore.routing.router import Router
+from ore.runs.supervisor import Supervisor
+from ore.server.docs_page import docs_routes
+from ore.server.endpoints import Endpoints
+from ore.server.errors import exception_handlers
+from ore.server.middleware import middleware_stack
+from ore.server.protocol import hardened_protocol
+from ore.settings import Settings
+from ore.stores.base import Store
+from ore.telemetry import configure_logging
+
+logger = logging.getLogger("ore")
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a name, bytes done, and bytes in all if known, while a model is downloaded."""
+
+
+class BoundAddress(Struct, frozen=True):
+    """Where a server listens, and what it serves."""
+
+    host: str
+    port: int
+    url: str
+    models: list[str]
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """An ASGI application that opens its store and engines in its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(outer: Starlette) -> AsyncIterator[None]:
+        async with opened(settings or Settings()) as (inner, _):
+            outer.router.routes.append(Mount("/", inner))
+            yield
+
+    return Starlette(lifespan=lifespan)
+
+
+class Parts(Struct):
+    """What is alive while a server runs."""
+
+    router: Router
+    store: Store
+    supervisor: Supervisor
+
+
+@asynccontextmanager
+async def opened(settings: Settings, progress: Progress | None = None) -> AsyncIterator[tuple[Starlette, Parts]]:
+    """Store and engines up, in this order; down again in the other."""
+    store = make_store(settings)
+    router = Router(make_backends(settings, progress), default_model=settings.default_model or None)
+    await store.start()
+    try:
+        try:
+            await router.start()
+            async with Supervisor(
+                router, store, new_id=new_id, now=_now, run_seconds=settings.server.request_timeout
+            ) as supervisor:
+                parts = Parts(router, store, supervisor)
+                yield make_app(settings, parts), parts
+        finally:
+            with anyio.CancelScope(shield=True):
+                await router.stop()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.stop()
+
+
+def make_app(settings: Settings, parts: Parts) -> Starlette:
+    """The routes and middleware over parts that are up."""
+    server = settings.server
+    endpoints = Endpoints(
+        supervisor=parts.supervisor,
+        router=parts.router,
+        store=parts.store,
+        new_id=new_id,
+        sse_idle=server.sse_keep_alive,
+        sse_done=server.sse_done_marker,
+        strict_fields=server.strict_fields,
+    )
+    return Starlette(
+        routes=[*endpoints.routes(), *(docs_routes() if server.docs else [])],
+        middleware=middleware_stack(
+            is_draining=lambda: parts.supervisor.draining,
+            max_body_bytes=server.max_body_bytes,
+            cors_origins=server.cors_origins,
+        ),
+        exception_handlers=exception_handlers(),
+    )
+
+
+def make_store(settings: Settings) -> Store:
+    from ore.stores.sqlite import SQLiteStore
+
+    return SQLiteStore(settings.data_path() / "ore.db")
+
+
+def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:
+    """One engine for each configured model."""
+    from ore.backends.local.llama_cpp import LlamaCpp
+
+    return {name: LlamaCpp(name, model, settings.llama_cpp) for name, model in settings.models.items()}
+
+
+def run(
+    settings: Settings, *, ready: Callable[[BoundAddress], None] | None = None, progress: Progress | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StartupError` when there is nothing to serve with."""
+    configure_logging(settings.log.level, settings.log.format)
+    with bind(settings.server.host, settings.server.port) as sock:
+        try:
+            anyio.run(_serve, settings, sock, ready, progress, backend="asyncio", backend_options=_event_loop())
+        except* StartupError as group:
+            raise group.exceptions[0] from None
+
+
+async def _serve(
+    settings: Settings, sock: socket.socket, ready: Callable[[BoundAddress], None] | None, progress: Progress | None
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        stopping = _Stopping(settings.server.shutdown_grace, tasks)
+        tasks.start_soon(stopping.on_signals)
+        async with opened(settings, progress) as (app, parts):
+            address = _address(sock, [model.id for model in await parts.router.models()])
+            server = _Server(_uvicorn_config(app, settings), lambda: ready(address) if ready else None)
+            stopping.server, stopping.supervisor = server, parts.supervisor
+            await server.serve(sockets=[sock])
+        tasks.cancel_scope.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handlers: draining comes before its shutdown, not after."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+class _Stopping:
+    """The first signal drains, a second one does not wait; before the server is up, one is enough."""
+
+    def __init__(self, grace: float, tasks: TaskGroup) -> None:
+        self._grace = grace
+        self._tasks = tasks
+        self.server: _Server | None = None
+        self.supervisor: Supervisor | None = None
+
+    async def on_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                if self.server is None or self.supervisor is None:
+                    self._tasks.cancel_scope.cancel()
+                elif not self.supervisor.draining:
+                    self._tasks.start_soon(self._drain, self.server, self.supervisor)
+                else:
+                    await self.supervisor.drain(0)
+                    self.server.should_exit = self.server.force_exit = True
+
+    async def _drain(self, server: _Server, supervisor: Supervisor) -> None:
+        logger.info("stopping: %d running responses have %g s to finish", supervisor.active, self._grace)
+        await supervisor.drain(self._grace)
+        server.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket, not yet listening, so that nobody connects while models load. Raises `StartupError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            message = f"Port {port} on {host} is in use. Stop the other program, or take a free port with --port 0."
+            raise StartupError(message) from None
+        raise StartupError(
+            f"Cannot listen on {host} port {port}: {error.strerror}. Choose --host and --port."
+        ) from None
+    return sock
+
+
+def _address(sock: socket.socket, models: list[str]) -> BoundAddress:
+    host, port = sock.getsockname()[:2]
+    named = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    url = f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
+    return BoundAddress(host=host, port=port, url=url, models=models)
+
+
+def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    server = settings.server
+    return uvicorn.Config(
+        app,
+        http=hardened_protocol(
+            max_header_bytes=server.max_header_bytes,
+            header_timeout=server.header_timeout,
+            body_timeout=server.body_timeout,
+        ),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=round(server.keep_alive),
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _event_loop() -> dict[str, object]:
+    return {"use_uvloop": sys.platform != "win32" and sys.implementation.name == "cpython"}

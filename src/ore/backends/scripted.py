@@ -1,0 +1,77 @@
+"""A backend that says what it is told: for tests, demos and benchmarks of everything but a model.
+
+A script is a list of steps: deltas to yield, seconds to wait, exceptions to raise. It judges nothing and pretends
+nothing; whoever asks for a scripted model gets its script.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+from ore.backends.base import Capabilities, Health, Model, ModelRequest
+from ore.core.deltas import Delta, Finish, Text, Usage
+
+Step = Delta | float | Exception
+Script = Sequence[Step] | Callable[[ModelRequest], Sequence[Step]]
+
+
+class ScriptedBackend:
+    """Plays one script per model, the same each time; `requests` are those it was asked.
+
+    An exception that stands first is raised on entering; a script without a `Finish` ends without one, which is a
+    fault that callers have to survive.
+    """
+
+    def __init__(self, scripts: dict[str, Script]) -> None:
+        self._scripts = scripts
+        self.requests: list[ModelRequest] = []
+        self.active = 0
+        """Streams that are open right now: the slots of a backend that has no engine."""
+
+    async def start(self) -> None:
+        """Nothing to bring up."""
+
+    async def stop(self) -> None:
+        """Nothing to free."""
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Delta]]:
+        self.requests.append(request)
+        script = self._scripts[request.model]
+        steps = list(script(request) if callable(script) else script)
+        if steps and isinstance(steps[0], Exception):
+            raise steps[0]
+        self.active += 1
+        playing = self._play(steps)
+        try:
+            yield playing
+        finally:
+            await playing.aclose()
+            self.active -= 1
+
+    async def _play(self, steps: Sequence[Step]) -> AsyncGenerator[Delta]:
+        for step in steps:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, float | int):
+                await anyio.sleep(step)
+            else:
+                yield step
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """One token per item: scripted models read nothing."""
+        return len(request.items)
+
+    async def models(self) -> list[Model]:
+        return [Model(id=name, owned_by="scripted", capabilities=Capabilities()) for name in self._scripts]
+
+    async def health(self) -> Health:
+        return Health(ok=True, detail={"active": self.active})
+
+
+def says(text: str, *, pieces: int = 1) -> list[Step]:
+    """A script that answers with `text` in about so many pieces."""
+    size = max(1, -(-len(text) // pieces))
+    steps: list[Step] = [Text(text[at : at + size]) for at in range(0, len(text), size)]
+    return [*steps, Finish("stop", Usage(input_tokens=1, output_tokens=len(steps)))]

@@ -1,0 +1,35 @@
+"""The last check of structured output: does the text really match the schema that the caller asked for?
+
+Engines constrain their sampling, upstreams promise to; this is where ORE finds out (user pain T5). It fetches nothing:
+a `$ref` that leaves the schema is an error.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from ore.protocol.decoding import JsonObject
+
+
+def mismatch(schema: JsonObject, text: str) -> str | None:
+    """Why `text` is not JSON that matches `schema`; None when it is."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError as problem:
+        return f"it is not JSON ({problem})"
+    try:
+        validator = _validator(msgspec.json.encode(schema))
+        first = next(iter(validator.iter_errors(value)), None)
+    except ValueError as problem:
+        return f"the schema cannot be checked ({problem})"
+    if first is None:
+        return None
+    place = "/".join(str(step) for step in first.instance_path) or "the root"
+    return f"at {place}: {first.message}"
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: bytes) -> Any:
+    return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)

@@ -1,0 +1,312 @@
+"""The writer: deltas in, events out. The only code that mints item ids, indexes and sequence numbers.
+
+It alone knows the choreography of added, delta and done (wire contract, 8.2), driven by two tables, one row per kind of
+part or call. Items are closed before the next one opens. Emitting is a plain function (number, apply, hand on) with no
+await in it, so order needs no lock. The writer does not sample, save or send.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ore.core import deltas
+from ore.core.fold import Fold
+from ore.errors import HTTPFault
+from ore.ids import NewId
+from ore.protocol import content, items
+from ore.protocol import events as e
+from ore.protocol.decoding import JsonObject
+from ore.protocol.responses import (
+    IncompleteDetails,
+    InputTokensDetails,
+    OutputTokensDetails,
+    Response,
+    ResponseError,
+    Status,
+    Usage,
+)
+
+
+class PartKind(Struct, frozen=True):
+    """How one kind of part is opened, filled and closed."""
+
+    item: type[items.Message] | type[items.Reasoning]
+    index: str
+    added: type[e.Event]
+    delta: type[e.Event]
+    done: type[e.Event]
+    closed: type[e.Event]
+    part: Callable[[str, list[JsonObject], list[JsonObject]], Any]
+    whole: str = "text"
+
+
+PARTS: dict[type[deltas.Delta], PartKind] = {
+    deltas.Text: PartKind(
+        items.Message,
+        "content_index",
+        e.ContentPartAdded,
+        e.OutputTextDelta,
+        e.OutputTextDone,
+        e.ContentPartDone,
+        lambda text, cited, logprobs: content.OutputText(text=text, annotations=cited, logprobs=logprobs),
+    ),
+    deltas.Refusal: PartKind(
+        items.Message,
+        "content_index",
+        e.ContentPartAdded,
+        e.RefusalDelta,
+        e.RefusalDone,
+        e.ContentPartDone,
+        lambda text, _cited, _logprobs: content.Refusal(refusal=text),
+        whole="refusal",
+    ),
+    deltas.Reasoning: PartKind(
+        items.Reasoning,
+        "content_index",
+        e.ContentPartAdded,
+        e.ReasoningDelta,
+        e.ReasoningDone,
+        e.ContentPartDone,
+        lambda text, _cited, _logprobs: content.ReasoningText(text=text),
+    ),
+    deltas.ReasoningSummary: PartKind(
+        items.Reasoning,
+        "summary_index",
+        e.ReasoningSummaryPartAdded,
+        e.ReasoningSummaryTextDelta,
+        e.ReasoningSummaryTextDone,
+        e.ReasoningSummaryPartDone,
+        lambda text, _cited, _logprobs: content.SummaryText(text=text),
+    ),
+}
+
+
+class CallKind(Struct, frozen=True):
+    """How one kind of call is filled and closed; `whole` is the field that holds what the model wrote."""
+
+    item: type[items.FunctionCall] | type[items.CustomToolCall]
+    delta: type[e.Event]
+    done: type[e.Event]
+    whole: str
+
+
+CALLS: dict[str, CallKind] = {
+    "function_call": CallKind(
+        items.FunctionCall, e.FunctionCallArgumentsDelta, e.FunctionCallArgumentsDone, "arguments"
+    ),
+    "custom_tool_call": CallKind(items.CustomToolCall, e.CustomToolCallInputDelta, e.CustomToolCallInputDone, "input"),
+}
+
+
+class _Open(Struct):
+    """The item that is open, and within it the part that is."""
+
+    id: str
+    output_index: int
+    kind: type[items.MadeItem]
+    call: CallKind | None = None
+    part: PartKind | None = None
+    part_index: int = 0
+    parts: int = 0
+    summaries: int = 0
+    summary_key: int = 0
+    annotations: list[JsonObject] = []
+
+
+class ResponseWriter:
+    """Writes one response. `sink` gets every event, already applied, in order."""
+
+    def __init__(self, new_id: NewId, sink: Callable[[e.Event], None]) -> None:
+        self._new_id = new_id
+        self._sink = sink
+        self._number = 0
+        self._open: _Open | None = None
+        self._fold = Fold()
+
+    @property
+    def response(self) -> Response:
+        """The response as it stands now."""
+        return self._fold.response
+
+    def begin(self, response: Response) -> None:
+        """`response.created`, then `response.in_progress`."""
+        self._emit(e.Created, response=response)
+        self._emit(e.InProgress, response=response)
+
+    def write(self, delta: deltas.Delta) -> None:
+        """Write what a backend said. `Finish` is not for the writer."""
+        kind = PARTS.get(type(delta))
+        if kind is not None:
+            self._write_part(kind, delta)
+        elif isinstance(delta, deltas.ToolArguments):
+            self._write_arguments(delta.text)
+        elif isinstance(delta, deltas.ToolCall):
+            self._open_call(delta)
+        elif isinstance(delta, deltas.Annotation):
+            self._write_annotation(delta.annotation)
+        elif isinstance(delta, deltas.WholeItem):
+            self._write_whole(delta.item)
+        else:
+            raise TypeError(f"{type(delta).__name__} cannot be written")
+
+    def close(self, status: items.ItemStatus = "completed") -> None:
+        """Close the open item, if there is one. Nothing may be written to it afterwards."""
+        if self._open is None:
+            return
+        self._close_part()
+        open_, call = self._open, self._open.call
+        if call is not None:
+            whole: dict[str, Any] = {call.whole: self._fold.text}
+            if call.whole == "arguments":
+                whole["name"] = self._item().name
+            self._emit(call.done, item_id=open_.id, output_index=open_.output_index, **whole)
+        done = msgspec.structs.replace(self._item(), status=status)
+        self._emit(e.OutputItemDone, output_index=open_.output_index, item=done)
+        self._open = None
+
+    def final(
+        self,
+        status: Status,
+        *,
+        now: int,
+        usage: deltas.Usage | None,
+        incomplete: str | None = None,
+        error: ResponseError | None = None,
+    ) -> Response:
+        """The response as it will be when it ends so; nothing is emitted. `now` is in seconds since 1970."""
+        return msgspec.structs.replace(
+            self.response,
+            status=status,
+            completed_at=now if status == "completed" else None,
+            usage=wire_usage(usage) if usage else None,
+            incomplete_details=IncompleteDetails(incomplete) if incomplete else None,
+            error=error,
+        )
+
+    def end(self, final: Response, fault: HTTPFault | None = None) -> None:
+        """Emit the one terminal event; for a failure, `error` goes before it (wire contract, 8.4)."""
+        if final.status == "completed":
+            self._emit(e.Completed, response=final)
+        elif final.status == "incomplete":
+            self._emit(e.Incomplete, response=final)
+        elif final.status == "failed" and fault is not None:
+            said = fault.payload()
+            nested = {"type": said["type"], "code": said["code"], "message": said["message"], "param": said["param"]}
+            flat = {"code": said["code"], "message": said["message"], "param": said["param"]}
+            self._emit(e.Error, error=nested, **flat)
+            self._emit(e.Failed, response=final)
+        else:
+            self._fold.settle(final)
+
+    def _write_part(self, kind: PartKind, delta: Any) -> None:
+        logprobs = list(delta.logprobs) if kind.delta is e.OutputTextDelta else None
+        if not delta.text and not logprobs:
+            return
+        self._ensure_part(kind, getattr(delta, "index", 0))
+        fields: dict[str, Any] = {"delta": delta.text}
+        if logprobs is not None:
+            fields["logprobs"] = logprobs
+        self._emit_in_part(kind.delta, **fields)
+
+    def write_empty_message(self) -> None:
+        """A message with one empty text part, for a model that said nothing at all."""
+        self._ensure_part(PARTS[deltas.Text], 0)
+        self.close()
+
+    def _ensure_part(self, kind: PartKind, summary_key: int) -> None:
+        if self._open is None or self._open.kind is not kind.item:
+            self.close()
+            self._open_item(kind.item)
+        assert self._open is not None  # noqa: S101
+        if self._open.part is kind and self._open.summary_key == summary_key:
+            return
+        self._close_part()
+        self._open.part, self._open.summary_key, self._open.annotations = kind, summary_key, []
+        if kind.index == "summary_index":
+            self._open.part_index, self._open.summaries = self._open.summaries, self._open.summaries + 1
+        else:
+            self._open.part_index, self._open.parts = self._open.parts, self._open.parts + 1
+        self._emit_in_part(kind.added, part=kind.part("", [], []))
+
+    def _close_part(self) -> None:
+        if self._open is None or self._open.part is None:
+            return
+        kind, cited, logprobs, text = self._open.part, self._open.annotations, self._fold.logprobs, self._fold.text
+        fields: dict[str, Any] = {kind.whole: text}
+        if kind.done is e.OutputTextDone:
+            fields["logprobs"] = logprobs
+        self._emit_in_part(kind.done, **fields)
+        self._emit_in_part(kind.closed, part=kind.part(text, cited, logprobs))
+        self._open.part = None
+
+    def _write_annotation(self, annotation: JsonObject) -> None:
+        self._ensure_part(PARTS[deltas.Text], 0)
+        assert self._open is not None  # noqa: S101
+        self._emit_in_part(
+            e.OutputTextAnnotationAdded, annotation_index=len(self._open.annotations), annotation=annotation
+        )
+        self._open.annotations.append(annotation)
+
+    def _open_item(self, kind: type[items.Message] | type[items.Reasoning]) -> None:
+        if kind is items.Message:
+            item: items.MadeItem = items.Message(id=self._new_id("message"), status="in_progress", content=[])
+        else:
+            item = items.Reasoning(id=self._new_id("reasoning"), status="in_progress", summary=[])
+        self._add(item, None)
+
+    def _open_call(self, call: deltas.ToolCall) -> None:
+        self.close()
+        kind = CALLS[call.kind]
+        empty: Any = {kind.whole: ""}
+        self._add(
+            kind.item(id=self._new_id(call.kind), call_id=call.call_id, name=call.name, status="in_progress", **empty),
+            kind,
+        )
+
+    def _write_arguments(self, text: str) -> None:
+        if self._open is None or self._open.call is None:
+            raise TypeError("arguments came without a call")
+        if text:
+            self._emit(self._open.call.delta, item_id=self._open.id, output_index=self._open.output_index, delta=text)
+
+    def _write_whole(self, item: JsonObject) -> None:
+        self.close()
+        item = item if item.get("id") else {**item, "id": self._new_id(str(item.get("type")))}
+        index = len(self._fold.response.output)
+        self._emit(e.OutputItemAdded, output_index=index, item=item)
+        self._emit(e.OutputItemDone, output_index=index, item=item)
+
+    def _add(self, item: items.MadeItem, call: CallKind | None) -> None:
+        index = len(self._fold.response.output)
+        self._open = _Open(id=item.id, output_index=index, kind=type(item), call=call)
+        self._emit(e.OutputItemAdded, output_index=index, item=item)
+
+    def _item(self) -> Any:
+        assert self._open is not None  # noqa: S101
+        return self._fold.item(self._open.output_index)
+
+    def _emit_in_part(self, kind: type[e.Event], **fields: Any) -> None:
+        open_ = self._open
+        assert open_ is not None  # noqa: S101
+        assert open_.part is not None  # noqa: S101
+        fields[open_.part.index] = open_.part_index
+        self._emit(kind, item_id=open_.id, output_index=open_.output_index, **fields)
+
+    def _emit(self, kind: type[e.Event], **fields: Any) -> None:
+        event = kind(sequence_number=self._number, **fields)
+        self._fold.apply(event)
+        self._number += 1
+        self._sink(event)
+
+
+def wire_usage(usage: deltas.Usage) -> Usage:
+    """Usage in the wire's shape (4.5)."""
+    return Usage(
+        input_tokens=usage.input_tokens,
+        input_tokens_details=InputTokensDetails(usage.cached_tokens),
+        output_tokens=usage.output_tokens,
+        output_tokens_details=OutputTokensDetails(usage.reasoning_tokens),
+        total_tokens=usage.input_tokens + usage.output_tokens,
+    )

@@ -1,0 +1,175 @@
+"""Stream events (wire contract, section 7). Class names drop the common prefix: `response.output_text.delta` is
+`OutputTextDelta`.
+
+Only `ore.core.writer` makes them. The raw reasoning events carry Open Responses' names.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from ore.protocol.content import Part, SummaryText
+from ore.protocol.decoding import JsonObject
+from ore.protocol.items import Item
+from ore.protocol.responses import Response
+
+
+class Event(Struct, tag_field="type", kw_only=True):
+    """What all events share. Numbers start at 0 and have no gaps within one response."""
+
+    sequence_number: int
+
+
+class Created(Event, tag="response.created"):
+    response: Response
+
+
+class Queued(Event, tag="response.queued"):
+    response: Response
+
+
+class InProgress(Event, tag="response.in_progress"):
+    response: Response
+
+
+class OutputItemAdded(Event, tag="response.output_item.added"):
+    output_index: int
+    item: Item
+
+
+class OutputItemDone(Event, tag="response.output_item.done"):
+    output_index: int
+    item: Item
+
+
+class _OfItem(Event):
+    item_id: str
+    output_index: int
+
+
+class ContentPartAdded(_OfItem, tag="response.content_part.added"):
+    content_index: int
+    part: Part
+
+
+class ContentPartDone(_OfItem, tag="response.content_part.done"):
+    content_index: int
+    part: Part
+
+
+class OutputTextDelta(_OfItem, tag="response.output_text.delta"):
+    content_index: int
+    delta: str
+    logprobs: list[JsonObject]
+
+
+class OutputTextDone(_OfItem, tag="response.output_text.done"):
+    content_index: int
+    text: str
+    logprobs: list[JsonObject]
+
+
+class OutputTextAnnotationAdded(_OfItem, tag="response.output_text.annotation.added"):
+    content_index: int
+    annotation_index: int
+    annotation: JsonObject
+
+
+class RefusalDelta(_OfItem, tag="response.refusal.delta"):
+    content_index: int
+    delta: str
+
+
+class RefusalDone(_OfItem, tag="response.refusal.done"):
+    content_index: int
+    refusal: str
+
+
+class FunctionCallArgumentsDelta(_OfItem, tag="response.function_call_arguments.delta"):
+    delta: str
+
+
+class FunctionCallArgumentsDone(_OfItem, tag="response.function_call_arguments.done"):
+    name: str
+    arguments: str
+
+
+class CustomToolCallInputDelta(_OfItem, tag="response.custom_tool_call_input.delta"):
+    delta: str
+
+
+class CustomToolCallInputDone(_OfItem, tag="response.custom_tool_call_input.done"):
+    input: str
+
+
+class ReasoningDelta(_OfItem, tag="response.reasoning.delta"):
+    content_index: int
+    delta: str
+
+
+class ReasoningDone(_OfItem, tag="response.reasoning.done"):
+    content_index: int
+    text: str
+
+
+class ReasoningSummaryPartAdded(_OfItem, tag="response.reasoning_summary_part.added"):
+    summary_index: int
+    part: SummaryText
+
+
+class ReasoningSummaryPartDone(_OfItem, tag="response.reasoning_summary_part.done"):
+    summary_index: int
+    part: SummaryText
+
+
+class ReasoningSummaryTextDelta(_OfItem, tag="response.reasoning_summary_text.delta"):
+    summary_index: int
+    delta: str
+
+
+class ReasoningSummaryTextDone(_OfItem, tag="response.reasoning_summary_text.done"):
+    summary_index: int
+    text: str
+
+
+class Error(Event, tag="error"):
+    """Both shapes at once, the nested and the flat: the only error that every streaming client reports (8.4)."""
+
+    error: JsonObject
+    code: str | None
+    message: str
+    param: str | None
+
+
+class Completed(Event, tag="response.completed"):
+    response: Response
+
+
+class Incomplete(Event, tag="response.incomplete"):
+    response: Response
+
+
+class Failed(Event, tag="response.failed"):
+    response: Response
+
+
+Lifecycle = Created | Queued | InProgress | Completed | Incomplete | Failed
+TERMINAL = (Completed, Incomplete, Failed)
+
+_encoder = msgspec.json.Encoder()
+
+
+def event_type(event: Event) -> str:
+    """The wire name, e.g. `response.output_text.delta`."""
+    tag = event.__struct_config__.tag
+    assert isinstance(tag, str)  # noqa: S101
+    return tag
+
+
+def encode(value: Any) -> bytes:
+    """The one encoder: whatever leaves ORE as JSON is made here, so equal objects are equal bytes."""
+    return _encoder.encode(value)
+
+
+__all__ = ["UNSET", "UnsetType"]

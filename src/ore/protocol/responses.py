@@ -1,0 +1,249 @@
+"""The create request and the response object (wire contract, sections 3 and 4).
+
+`Response` has all 31 keys of Open Responses, always; keys that only OpenAI knows are absent unless they say something.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from ore.errors import InvalidRequest
+from ore.ids import NewId
+from ore.protocol import configuration
+from ore.protocol.decoding import JsonObject, convert, one_of
+from ore.protocol.items import Item, check_input
+from ore.protocol.tools import check_tool_choice, check_tools
+
+Text64 = Annotated[str, Meta(max_length=64)]
+Text128 = Annotated[str, Meta(max_length=128)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class CreateBody(Struct, kw_only=True):
+    """The body of `POST /responses` as clients send it: every key optional, null meaning its default.
+
+    Values with a shape of their own (`input`, `tools`, `text`, ...) are checked by `check_create`.
+    """
+
+    model: str | None = None
+    input: str | list[Any] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | JsonObject | None = None
+    include: list[Any] | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | JsonObject | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Meta(ge=1)] | None = None
+    text: JsonObject | None = None
+    reasoning: JsonObject | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    """Open Responses says at least 16; Codex warms a local model up with 1, which is harmless."""
+    truncation: str | None = None
+    metadata: JsonObject | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: JsonObject | None = None
+    background: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: Text128 | None = None
+    prompt_cache_key: Text64 | None = None
+    user: str | None = None
+    prompt: JsonObject | None = None
+    moderation: JsonObject | None = None
+    background_options: JsonObject | None = None
+    context_management: list[Any] | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: JsonObject | None = None
+    client_metadata: JsonObject | None = None
+    image: JsonObject | None = None
+    access_programs: Any = None
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+    """An extension of ours: the same seed and request give the same answer on a local model."""
+    stop: str | list[Any] | None = None
+    """An extension of ours: texts that end the answer."""
+
+
+class Create(Struct, frozen=True, kw_only=True):
+    """A request that passed every check which needs nothing but the request itself."""
+
+    model: str | None
+    input: list[JsonObject]
+    instructions: str | None
+    previous_response_id: str | None
+    include: tuple[str, ...]
+    tools: list[JsonObject]
+    tool_choice: str | JsonObject
+    parallel_tool_calls: bool
+    max_tool_calls: int | None
+    text: JsonObject
+    reasoning: JsonObject | None
+    temperature: float | None
+    top_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    top_logprobs: int
+    max_output_tokens: int | None
+    truncation: str
+    metadata: dict[str, str]
+    store: bool
+    stream: bool
+    service_tier: str
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    user: str | None
+    seed: int | None
+    stop: tuple[str, ...]
+
+
+_REFUSED = {
+    "conversation": "send 'previous_response_id' or the whole history as 'input'",
+    "prompt": "stored prompt templates do not exist here; send 'instructions' and 'input'",
+    "context_management": "leave it out and shorten 'input' yourself when it grows too long",
+}
+"""What would change the answer silently if it were ignored, and what to do instead."""
+
+
+def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
+    """Check a decoded create body. Raises `InvalidRequest` with `code`, `param` and the next step."""
+    if strict_fields:
+        refuse_unknown(body)
+    sent = convert(body, CreateBody)
+    _check_combinations(sent)
+    one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
+    tools = check_tools(sent.tools)
+    return Create(
+        model=sent.model or None,
+        input=check_input(sent.input, new_id),
+        instructions=sent.instructions,
+        previous_response_id=sent.previous_response_id or None,
+        include=configuration.check_include(sent.include or []),
+        tools=tools,
+        tool_choice=check_tool_choice(sent.tool_choice, tools),
+        parallel_tool_calls=sent.parallel_tool_calls is not False,
+        max_tool_calls=sent.max_tool_calls,
+        text=configuration.check_text(sent.text),
+        reasoning=configuration.check_reasoning(sent.reasoning),
+        temperature=sent.temperature,
+        top_p=sent.top_p,
+        presence_penalty=sent.presence_penalty,
+        frequency_penalty=sent.frequency_penalty,
+        top_logprobs=sent.top_logprobs or 0,
+        max_output_tokens=sent.max_output_tokens,
+        truncation=one_of(sent.truncation or "disabled", configuration.TRUNCATIONS, "truncation"),
+        metadata=configuration.check_metadata(sent.metadata or {}),
+        store=sent.store is not False,
+        stream=bool(sent.stream),
+        service_tier="default",
+        safety_identifier=sent.safety_identifier,
+        prompt_cache_key=sent.prompt_cache_key,
+        user=sent.user,
+        seed=sent.seed,
+        stop=configuration.check_stop(sent.stop),
+    )
+
+
+def refuse_unknown(body: JsonObject) -> None:
+    """Refuse the first key that no field of the contract names."""
+    for key in body:
+        if key not in CreateBody.__struct_fields__:
+            raise InvalidRequest(f"Unknown parameter: '{key[:64]}'.", code="unknown_parameter", param=key[:64])
+
+
+def _check_combinations(sent: CreateBody) -> None:
+    """The rules between fields (wire contract, 3.2)."""
+    if sent.conversation is not None and sent.previous_response_id is not None:
+        raise InvalidRequest("Send either 'conversation' or 'previous_response_id', not both.", param="conversation")
+    for name, instead in _REFUSED.items():
+        if getattr(sent, name):
+            raise _unsupported(name, instead)
+    if sent.background:
+        raise _unsupported("background", "send the request with 'stream': true and keep the connection open")
+    if (sent.moderation or {}).get("policy") is not None:
+        raise _unsupported("moderation.policy", "moderate input and output yourself")
+    if (sent.background_options or {}).get("completion_window") not in (None, "soonest"):
+        raise _unsupported("background_options.completion_window", "leave it out")
+    if sent.stream_options and not sent.stream:
+        raise InvalidRequest("'stream_options' is only allowed together with 'stream': true.", param="stream_options")
+    if not sent.input and sent.input != "" and not (sent.previous_response_id or sent.instructions):
+        raise InvalidRequest(
+            "Missing required parameter: 'input'. Send a string, or an array of items.",
+            code="missing_required_parameter",
+            param="input",
+        )
+
+
+def _unsupported(name: str, instead: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"'{name}' is not supported by this server: {instead}.", code="unsupported_parameter", param=name
+    )
+
+
+class IncompleteDetails(Struct, frozen=True):
+    reason: str
+
+
+class ResponseError(Struct, frozen=True):
+    code: str
+    message: str
+
+
+class InputTokensDetails(Struct, frozen=True):
+    cached_tokens: int
+
+
+class OutputTokensDetails(Struct, frozen=True):
+    reasoning_tokens: int
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+
+class Response(Struct, kw_only=True):
+    """The response object. Only `ore.core.fold` changes one."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: Status
+    background: bool = False
+    error: ResponseError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    model: str
+    output: list[Item] = field(default_factory=list)
+    parallel_tool_calls: bool = True
+    previous_response_id: str | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    reasoning: JsonObject | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str = "default"
+    store: bool = True
+    temperature: float = 1.0
+    text: JsonObject = field(default_factory=lambda: {"format": {"type": "text"}})
+    tool_choice: str | JsonObject = "auto"
+    tools: list[JsonObject] = field(default_factory=list)
+    top_logprobs: int = 0
+    top_p: float = 1.0
+    truncation: str = "disabled"
+    usage: Usage | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    user: str | UnsetType = UNSET

@@ -1,0 +1,157 @@
+"""Tool definitions and `tool_choice` (wire contract, section 17): checked, completed for the echo, otherwise kept.
+
+A tool type that ORE does not know is kept and echoed; whether a backend can use it is decided later, and never a reason
+to refuse the whole request.
+"""
+
+import re
+from typing import Any
+
+from ore.errors import InvalidRequest
+from ore.protocol.decoding import JsonObject, type_name
+
+MAX_TOOLS = 1024
+MAX_NAME = 128
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+
+CLIENT_TOOLS = ("function", "custom")
+"""The tool types that a local model can be shown, and that the client runs."""
+
+FORCED = ("function", "custom", "mcp", "allowed_tools")
+
+
+def check_tools(value: Any) -> list[JsonObject]:
+    """The `tools` of a request, function tools with all five keys that an echo needs."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidRequest(
+            f"Invalid type for 'tools': expected an array, but got {type_name(value)}.",
+            code="invalid_type",
+            param="tools",
+        )
+    if len(value) > MAX_TOOLS:
+        raise InvalidRequest(
+            f"Invalid 'tools': at most {MAX_TOOLS} tools.", code="array_above_max_length", param="tools"
+        )
+    tools = [_check_tool(tool, f"tools[{index}]") for index, tool in enumerate(value)]
+    seen: set[tuple[str, str]] = set()
+    for index, tool in enumerate(tools):
+        key = ("call", tool["name"]) if tool["type"] in CLIENT_TOOLS else (tool["type"], f"{index}")
+        if key in seen:
+            raise InvalidRequest(
+                f"Two tools are called '{tool['name']}'; give each its own name.", param=f"tools[{index}].name"
+            )
+        seen.add(key)
+    return tools
+
+
+def _check_tool(tool: Any, at: str) -> JsonObject:
+    if not isinstance(tool, dict):
+        raise InvalidRequest(
+            f"Invalid type for '{at}': expected an object, but got {type_name(tool)}.", code="invalid_type", param=at
+        )
+    if not isinstance(tool.get("type"), str):
+        raise InvalidRequest(
+            f"Missing required parameter: '{at}.type', such as \"function\".",
+            code="missing_required_parameter",
+            param=f"{at}.type",
+        )
+    if tool["type"] == "function":
+        return _check_function(tool, at)
+    if tool["type"] == "custom":
+        return {**tool, "name": _check_name(tool, at)}
+    return tool
+
+
+def _check_function(tool: JsonObject, at: str) -> JsonObject:
+    if isinstance(tool.get("function"), dict) and "name" not in tool:
+        raise InvalidRequest(
+            f"'{at}' is nested as in Chat Completions; the Responses API is flat: "
+            '{"type": "function", "name": ..., "parameters": ...}.',
+            code="missing_required_parameter",
+            param=f"{at}.name",
+        )
+    name = _check_name(tool, at)
+    for key, kind, expected in (
+        ("description", str, "a string"),
+        ("parameters", dict, "an object"),
+        ("strict", bool, "a boolean"),
+    ):
+        if tool.get(key) is not None and not isinstance(tool[key], kind):
+            message = f"Invalid type for '{at}.{key}': expected {expected}, but got {type_name(tool[key])}."
+            raise InvalidRequest(message, code="invalid_type", param=f"{at}.{key}")
+    rest = {
+        key: value for key, value in tool.items() if key not in ("type", "name", "description", "parameters", "strict")
+    }
+    return {
+        "type": "function",
+        "name": name,
+        "description": tool.get("description"),
+        "parameters": tool.get("parameters"),
+        "strict": tool.get("strict"),
+        **rest,
+    }
+
+
+def _check_name(tool: JsonObject, at: str) -> str:
+    name = tool.get("name")
+    if name is None:
+        raise InvalidRequest(
+            f"Missing required parameter: '{at}.name'.", code="missing_required_parameter", param=f"{at}.name"
+        )
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        message = f"Invalid '{at}.name': expected 1 to {MAX_NAME} letters, digits, underscores or dashes."
+        raise InvalidRequest(message, param=f"{at}.name")
+    return name
+
+
+def check_tool_choice(value: Any, tools: list[JsonObject]) -> str | JsonObject:
+    """`tool_choice` in its echoed form (`allowed_tools` has its `mode`)."""
+    if value is None or value == "auto" or value == "none":
+        return value or "auto"
+    if value == "required":
+        if not tools:
+            raise InvalidRequest(
+                "'tool_choice' is \"required\", but 'tools' is empty. Send the tools too.", param="tool_choice"
+            )
+        return "required"
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise InvalidRequest(
+            "Invalid value for 'tool_choice'. Supported values are: 'auto', 'none', 'required' or an object such as "
+            '{"type": "function", "name": "get_weather"}.',
+            param="tool_choice",
+        )
+    if value["type"] == "allowed_tools":
+        return _check_allowed(value, tools)
+    _check_chosen(value, tools, "tool_choice")
+    return value
+
+
+def _check_allowed(choice: JsonObject, tools: list[JsonObject]) -> JsonObject:
+    allowed, mode = choice.get("tools"), choice.get("mode") or "auto"
+    if not isinstance(allowed, list) or not 1 <= len(allowed) <= 128:
+        raise InvalidRequest("'tool_choice.tools' needs 1 to 128 entries.", param="tool_choice.tools")
+    if mode not in ("auto", "required", "none"):
+        raise InvalidRequest("'tool_choice.mode' is 'auto', 'required' or 'none'.", param="tool_choice.mode")
+    for index, entry in enumerate(allowed):
+        if not isinstance(entry, dict):
+            raise InvalidRequest("Each entry of 'tool_choice.tools' is an object.", param=f"tool_choice.tools[{index}]")
+        _check_chosen(entry, tools, f"tool_choice.tools[{index}]")
+    return {**choice, "mode": mode}
+
+
+def _check_chosen(choice: JsonObject, tools: list[JsonObject], at: str) -> None:
+    """A choice has to name a tool that the request brings."""
+    kind, name = choice.get("type"), choice.get("name")
+    if kind in CLIENT_TOOLS:
+        names = [tool["name"] for tool in tools if tool["type"] == kind]
+        if name is None:
+            raise InvalidRequest(
+                f"Missing required parameter: '{at}.name'.", code="missing_required_parameter", param=f"{at}.name"
+            )
+        if name not in names:
+            listed = ", ".join(f"'{known}'" for known in names) or "none"
+            raise InvalidRequest(f"'{at}' names '{name}', which is not among 'tools' (there: {listed}).", param=at)
+    elif kind not in {tool["type"] for tool in tools}:
+        raise InvalidRequest(f"'{at}' asks for a tool of type '{kind}', which is not among 'tools'.", param=at)

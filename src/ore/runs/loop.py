@@ -1,0 +1,251 @@
+"""The turn loop: from an accepted request to exactly one terminal status.
+
+`execute` is an ordinary coroutine that emits; streaming and waiting callers get the same run. Whatever happens inside
+(a fault, a cancellation, a deadline), it closes open items, saves the response, emits the terminal event and closes the
+log, in this order: what a client has been told has been saved. It knows no HTTP and no engine.
+"""
+
+import logging
+from collections.abc import Callable
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from ore.backends.base import Backend, ModelRequest, Sampling
+from ore.core import history, structured
+from ore.core.deltas import Finish, Usage
+from ore.errors import DeadlineExceeded, HTTPFault, InternalFault, ModelFailed, StorageFailed, Unavailable
+from ore.protocol.content import OutputText
+from ore.protocol.decoding import JsonObject
+from ore.protocol.events import encode
+from ore.protocol.items import Item, Message
+from ore.protocol.responses import Create, Response, ResponseError, Status
+from ore.protocol.tools import CLIENT_TOOLS
+from ore.routing.router import Router, Target
+from ore.runs.run import Run
+from ore.stores.base import MissingAncestor, Store, StoredItem, StoredResponse
+
+logger = logging.getLogger("ore.runs")
+
+SAVE_SECONDS = 30.0
+"""How long a run that was told to stop may still take to save what it has."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How a run ends."""
+
+    status: Status
+    usage: Usage | None = None
+    incomplete: str | None = None
+    fault: HTTPFault | None = None
+
+
+async def execute(run: Run, router: Router, store: Store, now: Callable[[], int]) -> None:
+    """Drive a run to its end. Never raises but for a cancellation from outside the run's own scope."""
+    outcome: Outcome | None = None
+    try:
+        with run.scope:
+            outcome = await _converse(run, router, store)
+        if outcome is None:
+            outcome = _stopped(run)
+    except Exception as error:
+        outcome = Outcome(status="failed", fault=_fault_of(error))
+    try:
+        with anyio.move_on_after(SAVE_SECONDS, shield=True):
+            await _conclude(run, outcome, store, now)
+    finally:
+        run.end()
+
+
+async def _converse(run: Run, router: Router, store: Store) -> Outcome:
+    """Build the context, sample, check. Tools that ORE itself runs would make another turn here."""
+    create = run.create
+    target = await router.choose(create.model)
+    earlier = await _earlier_items(store, run.owner, create.previous_response_id)
+    request = model_request(create, target, history.context(earlier, create.input), run.owner)
+    finish = await _sample(run, target.backend, request)
+    if finish.reason in ("max_output_tokens", "content_filter"):
+        run.writer.close("incomplete")
+        return Outcome(status="incomplete", usage=finish.usage, incomplete=finish.reason)
+    run.writer.close()
+    if not run.writer.response.output:
+        run.writer.write_empty_message()
+    if problem := _format_problem(create, run.writer.response.output):
+        fault = ModelFailed(f"The model's answer does not match 'text.format': {problem}.", code="invalid_model_output")
+        return Outcome(status="failed", usage=finish.usage, fault=fault)
+    return Outcome(status="completed", usage=finish.usage)
+
+
+async def _sample(run: Run, backend: Backend, request: ModelRequest) -> Finish:
+    """One sampling of the model, written as it comes."""
+    async with backend.stream(request) as deltas:
+        run.begin(initial_response(run, request))
+        async for delta in deltas:
+            if isinstance(delta, Finish):
+                return delta
+            run.writer.write(delta)
+    raise ModelFailed("The model's stream ended before it said why. Send the request again.")
+
+
+async def _conclude(run: Run, outcome: Outcome, store: Store, now: Callable[[], int]) -> None:
+    """Close what is open, save, and say how it ended."""
+    run.fault = outcome.fault
+    if not run.has_response:
+        return
+    run.writer.close("incomplete")
+    final = _final(run, outcome, now)
+    if run.create.store:
+        try:
+            await store.save(run.owner, to_stored(final, run.create.input))
+        except StorageFailed as fault:
+            logger.exception("response %s could not be saved", run.id)
+            run.fault = fault
+            final = _final(run, Outcome(status="failed", usage=outcome.usage, fault=fault), now)
+    run.writer.end(final, run.fault)
+
+
+def _final(run: Run, outcome: Outcome, now: Callable[[], int]) -> Response:
+    error = None
+    if outcome.fault is not None:
+        error = ResponseError(outcome.fault.code or "server_error", outcome.fault.message)
+    return run.writer.final(outcome.status, now=now(), usage=outcome.usage, incomplete=outcome.incomplete, error=error)
+
+
+def _stopped(run: Run) -> Outcome:
+    """The scope was cancelled: a client that left, a server that stops, or time that ran out."""
+    if run.stop_reason == "disconnected":
+        return Outcome(status="cancelled")
+    if run.stop_reason == "shutdown":
+        fault: HTTPFault = Unavailable("The server is shutting down. Send the request again in a moment.")
+    else:
+        fault = DeadlineExceeded("The request took longer than this server allows. Ask for less, or raise the limit.")
+    return Outcome(status="failed", fault=fault)
+
+
+def _fault_of(error: BaseException) -> HTTPFault:
+    """The fault that a client may see. Anything that is not one of ours is a bug, and is logged as such."""
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return _fault_of(error.exceptions[0])
+    if isinstance(error, HTTPFault):
+        return error
+    logger.error("a run broke", exc_info=error)
+    return InternalFault("The server failed to answer this request. The operator's log has the reason.")
+
+
+def _format_problem(create: Create, output: list[Item]) -> str | None:
+    """What is wrong with structured output; refusals and calls are not held against the schema."""
+    wanted = create.text["format"]
+    if wanted["type"] == "text":
+        return None
+    schema = wanted.get("schema", {"type": "object"})
+    texts = [
+        part.text
+        for item in output
+        if isinstance(item, Message)
+        for part in item.content
+        if isinstance(part, OutputText)
+    ]
+    return next((problem for text in texts if (problem := structured.mismatch(schema, text))), None)
+
+
+async def _earlier_items(store: Store, owner: str, response_id: str | None) -> list[JsonObject]:
+    """The items of the chain that ends with `response_id`, oldest first."""
+    if response_id is None:
+        return []
+    try:
+        turns = await store.chain(owner, response_id)
+    except MissingAncestor as missing:
+        raise history.previous_not_found(str(missing.args[0])) from None
+    if not turns:
+        raise history.previous_not_found(response_id)
+    history.check_continuable(turns[-1].status, response_id)
+    return [msgspec.json.decode(item.body) for turn in turns for item in (*turn.input, *turn.output)]
+
+
+def model_request(create: Create, target: Target, items: tuple[JsonObject, ...], owner: str) -> ModelRequest:
+    """What the model is asked. Tools that only a server could run are not among it."""
+    defaults = target.model.defaults
+    wants_logprobs = "message.output_text.logprobs" in create.include
+    return ModelRequest(
+        model=target.model.id,
+        items=items,
+        instructions=create.instructions,
+        tools=tuple(tool for tool in create.tools if tool["type"] in CLIENT_TOOLS),
+        tool_choice=create.tool_choice,
+        parallel_tool_calls=create.parallel_tool_calls,
+        text_format=create.text["format"],
+        verbosity=create.text.get("verbosity"),
+        reasoning=create.reasoning,
+        sampling=Sampling(
+            temperature=defaults.temperature if create.temperature is None else create.temperature,
+            top_p=defaults.top_p if create.top_p is None else create.top_p,
+            presence_penalty=create.presence_penalty,
+            frequency_penalty=create.frequency_penalty,
+            seed=create.seed,
+            stop=create.stop,
+        ),
+        max_output_tokens=create.max_output_tokens,
+        top_logprobs=create.top_logprobs if wants_logprobs else None,
+        prompt_cache_key=create.prompt_cache_key,
+        owner=owner,
+    )
+
+
+def initial_response(run: Run, request: ModelRequest) -> Response:
+    """The response as `response.created` shows it: effective values after defaults."""
+    create, sampling = run.create, request.sampling
+    return Response(
+        id=run.id,
+        created_at=run.created_at,
+        status="in_progress",
+        instructions=create.instructions,
+        max_output_tokens=create.max_output_tokens,
+        max_tool_calls=create.max_tool_calls,
+        model=create.model or request.model,
+        parallel_tool_calls=create.parallel_tool_calls,
+        previous_response_id=create.previous_response_id,
+        presence_penalty=create.presence_penalty or 0.0,
+        frequency_penalty=create.frequency_penalty or 0.0,
+        reasoning=create.reasoning,
+        safety_identifier=create.safety_identifier,
+        prompt_cache_key=create.prompt_cache_key,
+        service_tier=create.service_tier,
+        store=create.store,
+        temperature=1.0 if sampling.temperature is None else sampling.temperature,
+        text=create.text,
+        tool_choice=create.tool_choice,
+        tools=create.tools,
+        top_logprobs=create.top_logprobs,
+        top_p=1.0 if sampling.top_p is None else sampling.top_p,
+        truncation=create.truncation,
+        metadata=create.metadata,
+        user=msgspec.UNSET if create.user is None else create.user,
+    )
+
+
+def to_stored(response: Response, new_input: list[JsonObject]) -> StoredResponse:
+    """The response as the store keeps it: envelope and items apart, each encoded once."""
+    return StoredResponse(
+        id=response.id,
+        created_at=response.created_at,
+        status=response.status,
+        previous_response_id=response.previous_response_id,
+        envelope=encode(msgspec.structs.replace(response, output=[])),
+        input=tuple(StoredItem(item["id"], encode(item)) for item in new_input),
+        output=tuple(StoredItem(_id_of(item), encode(item)) for item in response.output),
+    )
+
+
+def from_stored(stored: StoredResponse) -> bytes:
+    """The response's JSON, byte for byte as it was first sent.
+
+    Before `output` the envelope has only scalars, so the first empty `output` is the one.
+    """
+    head, found, tail = stored.envelope.partition(b'"output":[]')
+    items = b",".join(item.body for item in stored.output)
+    return b"".join((head, b'"output":[', items, b"]", tail)) if found else stored.envelope
+
+
+def _id_of(item: Item) -> str:
+    return str(item["id"]) if isinstance(item, dict) else item.id

@@ -1,0 +1,236 @@
+"""The endpoints: each reads its request, asks the runs or the store, and answers. No decisions of substance here.
+
+Every path of the wire that ORE serves is in `routes`, in the order in which they must match.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response as HTTPResponse
+from starlette.routing import Route
+
+from ore import __version__
+from ore.backends.base import Model
+from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UnsupportedMediaType, UpgradeRequired
+from ore.ids import NewId
+from ore.protocol import OPEN_RESPONSES_RELEASE
+from ore.protocol.configuration import check_include
+from ore.protocol.decoding import JsonObject, parse_json_object
+from ore.protocol.events import encode
+from ore.protocol.responses import Create, check_create
+from ore.protocol.tools import CLIENT_TOOLS
+from ore.routing.router import Router, unknown_model
+from ore.runs.loop import from_stored
+from ore.runs.supervisor import Supervisor
+from ore.server.sse import EventStream, while_connected
+from ore.stores.base import Store, UnknownCursor
+
+logger = logging.getLogger("ore.server")
+
+OWNER = "default"
+"""Whom everything belongs to while there are no keys."""
+
+Endpoint = Callable[[Request], Awaitable[Any]]
+
+
+class Endpoints:
+    """All endpoints over one supervisor, router and store."""
+
+    def __init__(
+        self,
+        *,
+        supervisor: Supervisor,
+        router: Router,
+        store: Store,
+        new_id: NewId,
+        sse_idle: float,
+        sse_done: bool,
+        strict_fields: bool,
+    ) -> None:
+        self._supervisor = supervisor
+        self._router = router
+        self._store = store
+        self._new_id = new_id
+        self._sse_idle = sse_idle
+        self._sse_done = sse_done
+        self._strict_fields = strict_fields
+
+    def routes(self) -> list[Route]:
+        """Fixed paths before those with a parameter."""
+        table: list[tuple[str, str, Endpoint]] = [
+            ("POST", "/v1/responses", self.create),
+            ("GET", "/v1/responses", self.no_websocket),
+            ("GET", "/v1/responses/{response_id}", self.retrieve),
+            ("DELETE", "/v1/responses/{response_id}", self.delete),
+            ("GET", "/v1/responses/{response_id}/input_items", self.input_items),
+            ("GET", "/v1/models", self.models),
+            ("GET", "/v1/models/{model_id:path}", self.model),
+            ("GET", "/livez", self.live),
+            ("GET", "/readyz", self.ready),
+            ("GET", "/health", self.ready),
+            ("GET", "/version", self.version),
+        ]
+        return [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
+
+    async def create(self, request: Request) -> Any:
+        """`POST /responses`: the run is the same whether its events are forwarded or not."""
+        create = check_create(await read_json(request), self._new_id, strict_fields=self._strict_fields)
+        run = self._supervisor.start(OWNER, create)
+        headers = _warnings(create)
+        if not create.stream:
+            async with while_connected(run, request.receive):
+                await run.ended()
+            return json_response(encode(run.response), headers=headers)
+        follower = run.log.follow()
+        async with while_connected(run, request.receive):
+            await run.begun()
+        run.check_begun()
+        return EventStream(run, follower, headers=headers, idle=self._sse_idle, done=self._sse_done)
+
+    async def retrieve(self, request: Request) -> HTTPResponse:
+        """`GET /responses/{id}`: as last stored, or as it stands while it runs."""
+        response_id = request.path_params["response_id"]
+        check_include(_array(request, "include"))
+        if _flag(request, "stream"):
+            message = "This response cannot be streamed because it was not created with background=true."
+            raise InvalidRequest(message, param="stream")
+        if (run := self._supervisor.find(OWNER, response_id)) and run.create.store:
+            return json_response(encode(run.response))
+        stored = await self._store.load(OWNER, response_id)
+        if stored is None:
+            raise _no_response(response_id)
+        return json_response(from_stored(stored))
+
+    async def delete(self, request: Request) -> HTTPResponse:
+        """`DELETE /responses/{id}`: gone with its items; a second time is a 404."""
+        response_id = request.path_params["response_id"]
+        if self._supervisor.find(OWNER, response_id):
+            raise InvalidRequest(f"Response '{response_id}' is still running. Delete it when it has ended.")
+        if not await self._store.delete(OWNER, response_id):
+            raise _no_response(response_id)
+        return json_response(encode({"id": response_id, "object": "response", "deleted": True}))
+
+    async def input_items(self, request: Request) -> HTTPResponse:
+        """`GET /responses/{id}/input_items`: everything the model was given, a page at a time."""
+        response_id = request.path_params["response_id"]
+        check_include(_array(request, "include"))
+        limit, order, after = _page_query(request)
+        try:
+            page = await self._store.input_items(OWNER, response_id, limit=limit, order=order, after=after)
+        except UnknownCursor:
+            raise InvalidRequest(f"'after' names no item of this list: '{after}'.", param="after") from None
+        if page is None:
+            raise _no_response(response_id)
+        ends = encode({"first_id": page.items[0].id, "last_id": page.items[-1].id}) if page.items else _NO_ENDS
+        items = b",".join(item.body for item in page.items)
+        more = b"true" if page.has_more else b"false"
+        return json_response(b'{"object":"list","data":[%b],%b,"has_more":%b}' % (items, ends[1:-1], more))
+
+    async def models(self, _: Request) -> HTTPResponse:
+        """`GET /models`: the plain list, each model with what it can do."""
+        data = [model_object(model) for model in await self._router.models()]
+        return json_response(encode({"object": "list", "data": data}))
+
+    async def model(self, request: Request) -> HTTPResponse:
+        """`GET /models/{id}`; ids may contain slashes."""
+        model_id = request.path_params["model_id"]
+        models = {model.id: model for model in await self._router.models()}
+        if model_id not in models:
+            raise unknown_model(model_id, list(models))
+        return json_response(encode(model_object(models[model_id])))
+
+    async def no_websocket(self, request: Request) -> HTTPResponse:
+        """WebSocket is refused with 426: Codex falls back to HTTP at once on that, and on nothing else."""
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            message = 'This server does not speak WebSocket. Send POST /v1/responses, with "stream": true for events.'
+            raise UpgradeRequired(message, headers={"upgrade": "HTTP/1.1", "connection": "close"})
+        raise MethodNotAllowed("/v1/responses does not take GET. It takes: POST.", headers={"allow": "POST"})
+
+    async def live(self, _: Request) -> HTTPResponse:
+        """Alive: the event loop answers. Nothing else is asked."""
+        return json_response(b'{"status":"ok"}')
+
+    async def ready(self, request: Request) -> HTTPResponse:
+        """Ready for traffic: not draining, store writable, engines up. `?verbose` says which is not."""
+        checks: dict[str, Any] = {"accepting": not self._supervisor.draining, "store": await self._store.health()}
+        engines = await self._router.health()
+        checks |= {f"backend:{name}": health.ok for name, health in engines.items()}
+        ok = all(checks.values())
+        body: dict[str, Any] = {"status": "ok" if ok else "unavailable"}
+        if "verbose" in request.query_params:
+            body |= {"checks": checks, "active_runs": self._supervisor.active}
+            body["backends"] = {name: dict(health.detail) for name, health in engines.items()}
+        return json_response(encode(body), status=200 if ok else 503)
+
+    async def version(self, _: Request) -> HTTPResponse:
+        """Which ORE, and which release of the contract."""
+        return json_response(encode({"version": __version__, "open_responses": OPEN_RESPONSES_RELEASE}))
+
+
+_NO_ENDS = b'{"first_id":null,"last_id":null}'
+
+
+async def read_json(request: Request) -> JsonObject:
+    """The body as a JSON object. Raises `UnsupportedMediaType` when it claims to be something else."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise UnsupportedMediaType(
+            f"The body's Content-Type is '{kind[:64]}'; send JSON with the header 'Content-Type: application/json'.",
+            code="unsupported_media_type",
+        )
+    return parse_json_object(await request.body())
+
+
+def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+    return HTTPResponse(body, status_code=status, headers=dict(headers or {}), media_type="application/json")
+
+
+def model_object(model: Model) -> JsonObject:
+    """A model as the wire shows it, with ORE's own `capabilities` beside the four standard keys."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "capabilities": model.capabilities,
+    }
+
+
+def _warnings(create: Create) -> dict[str, str]:
+    """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
+    skipped = sorted({tool["type"] for tool in create.tools if tool["type"] not in CLIENT_TOOLS})
+    if not skipped:
+        return {}
+    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in skipped)[:400]
+    logger.warning("tools of types that no backend here can use were skipped: %s", named)
+    return {"x-ore-warning": f"tools of these types were skipped: {named}"}
+
+
+def _no_response(response_id: str) -> NotFound:
+    return NotFound(f"Response with id '{response_id[:128]}' not found.", param="response_id")
+
+
+def _array(request: Request, name: str) -> list[str]:
+    """A query array in both spellings: `name=a&name=b` and `name[]=a&name[]=b`."""
+    return [*request.query_params.getlist(name), *request.query_params.getlist(f"{name}[]")]
+
+
+def _flag(request: Request, name: str) -> bool:
+    value = request.query_params.get(name, "false").lower()
+    if value not in ("true", "false", "1", "0"):
+        raise InvalidRequest(f"Invalid '{name}': expected true or false.", code="invalid_type", param=name)
+    return value in ("true", "1")
+
+
+def _page_query(request: Request) -> tuple[int, Literal["asc", "desc"], str | None]:
+    query = request.query_params
+    limit, order = query.get("limit", "20"), query.get("order", "desc")
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= 100):
+        raise InvalidRequest("Invalid 'limit': expected an integer from 1 to 100.", param="limit")
+    if order == "asc":
+        return int(limit), "asc", query.get("after") or None
+    if order != "desc":
+        raise InvalidRequest("Invalid 'order'. Supported values are: 'asc', 'desc'.", param="order")
+    return int(limit), "desc", query.get("after") or None

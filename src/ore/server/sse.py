@@ -1,0 +1,72 @@
+"""Server-sent events (wire contract, 8.1): LF only, each event whole within one chunk, `[DONE]` last.
+
+The stream follows a run's log and watches the client at the same time; a client that leaves stops its run. It makes no
+event and changes none.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from ore.runs.log import Entry, Follower
+from ore.runs.run import Run
+
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def frame(entry: Entry) -> bytes:
+    """One event as it goes over the wire."""
+    return b"event: %b\ndata: %b\n\n" % (entry.type.encode(), entry.body)
+
+
+class EventStream:
+    """An ASGI response that follows `run` to its end.
+
+    `follower` was entered before the run started, so that nothing is missed; `idle` is the silence in seconds after
+    which a comment line goes out.
+    """
+
+    def __init__(self, run: Run, follower: Follower, *, headers: Mapping[str, str], idle: float, done: bool) -> None:
+        self._run = run
+        self._follower = follower
+        self._headers = {**HEADERS, **headers}
+        self._idle = idle
+        self._done = done
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with while_connected(self._run, receive):
+            await self._forward(send)
+        await send({"type": "http.response.body", "body": DONE if self._done else b"", "more_body": False})
+
+    async def _forward(self, send: Send) -> None:
+        try:
+            async for batch in self._follower.batches(idle=self._idle):
+                body = b"".join(map(frame, batch)) if batch else KEEP_ALIVE
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        finally:
+            self._follower.leave()
+
+
+@asynccontextmanager
+async def while_connected(run: Run, receive: Receive) -> AsyncIterator[None]:
+    """Stop a foreground run as soon as its client leaves, for as long as the block lasts."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        run.stop("disconnected")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        yield
+        tasks.cancel_scope.cancel()
