@@ -1,0 +1,29 @@
+"""Options that several commands take, and the settings they make. The only module that reads the environment."""
+
+import os
+from pathlib import Path
+
+import click
+
+from ore import settings
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file. Without it: $ORE_CONFIG, ./ore.toml, then ore/config.toml in your configuration folder.",
+)
+data_dir_option = click.option(
+    "--data-dir", metavar="FOLDER", help="Folder for the database and downloaded models. Default: your data folder."
+)
+
+
+def load_settings(config: Path | None, **flags: object) -> settings.LoadedSettings:
+    """Settings from the file, the environment and flags; a flag's name has `__` for the dot (`server__port`)."""
+    return settings.load(config, os.environ, {name.replace("__", "."): value for name, value in flags.items()})
+
+
+def default_settings() -> settings.Settings:
+    """The defaults on this machine, whatever the file and the `ORE_` variables say."""
+    folders = {name: value for name, value in os.environ.items() if not name.startswith("ORE_")}
+    return settings.load(Path(os.devnull), folders, {}).settings

@@ -1,0 +1,133 @@
+"""`ore serve`: settles what to serve and where, hands over to `ore.app`, and says what is up.
+
+Everything that can be refused before the server is built is refused here, in one sentence.
+"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ore import __version__
+from ore.commands.address import is_loopback, refuse_public_bind, refuse_taken_port
+from ore.commands.options import config_option, data_dir_option, load_settings
+from ore.commands.progress import download_progress
+from ore.errors import StartupError
+from ore.settings import Settings, model_file, model_kind, resolve_models
+
+if TYPE_CHECKING:
+    from ore.app import BoundAddress
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--host", help="Address to listen on. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. Default: 8000.")
+@data_dir_option
+@config_option
+@click.option("--insecure-no-auth", is_flag=True, default=None, help="Allow a public address without keys.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least important level shown."
+)
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="Stop when standard input ends.")
+def serve(
+    model: str | None,
+    host: str | None,
+    port: int | None,
+    data_dir: str | None,
+    config: Path | None,
+    insecure_no_auth: bool | None,
+    log_level: str | None,
+    until_stdin_closes: bool,
+) -> None:
+    """Serve the Responses API until Ctrl-C.
+
+    MODEL is the default model: a name from [models], ore-tiny (bundled), a .gguf file, or ORG/REPO:FILE.gguf on a
+    model hub. Without MODEL and configured models, ore-tiny is served.
+    """
+    loaded = load_settings(
+        config,
+        data_dir=data_dir,
+        server__host=host,
+        server__port=port,
+        server__insecure_no_auth=insecure_no_auth,
+        log__level=log_level,
+    )
+    settings = resolve_models(loaded.settings, model)
+    refuse_public_bind(settings.server)
+    refuse_missing_files(settings)
+    refuse_taken_port(settings.server)
+    if until_stdin_closes:
+        _stop_when_stdin_closes()
+    _run(settings)
+
+
+def refuse_missing_files(settings: Settings) -> None:
+    """Raise `StartupError` for a model whose file should be here and is not. Hub files come with the start."""
+    for name, model in settings.models.items():
+        kind = model_kind(model.path)
+        if kind == "file" and not Path(model.path).is_file():
+            raise StartupError(f"The model {name} has no file {model.path}; correct its path.")
+        if kind == "bundled" and not model_file(settings, model.path).is_file():
+            raise StartupError(
+                f"This installation has no {model.path}, the bundled model; reinstall ORE, or name a .gguf file."
+            )
+
+
+def _run(settings: Settings) -> None:
+    from ore.app import run
+
+    def ready(address: "BoundAddress") -> None:
+        for line in announcement(settings, address):
+            click.echo(line)
+
+    with download_progress() as progress:
+        run(settings, ready=ready, progress=progress)
+
+
+def announcement(settings: Settings, address: "BoundAddress") -> list[str]:
+    """What is up, and lines to copy: one fact a line."""
+    url = address.url.rstrip("/")
+    model = settings.default_model or next(iter(address.models), "")
+    names = [f"{name} (default)" if name == settings.default_model else name for name in address.models]
+    lines = [
+        f"ORE     {__version__}",
+        f"URL     {url}/v1",
+        f"models  {', '.join(names)}",
+        f"store   {settings.data_path()}",
+    ]
+    if settings.server.docs:
+        lines.append(f"docs    {url}/docs")
+    local = is_loopback(settings.server.host)
+    key = "none is needed on loopback; give clients any word" if local else "none: whoever reaches it may use it"
+    return [*lines, f"key     {key}", "", *_examples(f"{url}/v1", model), ""]
+
+
+def _examples(url: str, model: str) -> list[str]:
+    """A curl and a Python line for any POSIX shell. No "!": interactive shells make history of it."""
+    body = json.dumps({"model": model, "input": "Hello"}, ensure_ascii=False)
+    python = (
+        f"from openai import OpenAI; client = OpenAI(base_url={url!r}, api_key='local'); "
+        f"print(client.responses.create(model={model!r}, input='Hello').output_text)"
+    )
+    quoted = shlex.quote(python) if set(python) & set('"$`\\!') else f'"{python}"'
+    return [
+        f"curl {url}/responses -H 'content-type: application/json' -d {shlex.quote(body)}",
+        f"python -c {quoted}",
+    ]
+
+
+def _stop_when_stdin_closes() -> None:
+    """End as by SIGTERM once standard input ends: a parent that dies, however, takes this server with it."""
+    import os
+    import signal
+    import threading
+
+    def wait() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock would be held when the interpreter ends
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="until-stdin-closes", daemon=True).start()

@@ -1,0 +1,50 @@
+"""One frozen tree of settings, from a TOML file, the environment and flags.
+
+    tree        the settings themselves, each with its description
+    folders     where this platform keeps settings and data
+    models      what the path of a model may mean, and which models a server serves
+    loading     fills the tree and remembers where each value came from
+    writing     TOML and Markdown about settings: the template, the reference, `ore config show`
+
+Nothing here opens a socket, a database or a model, and no other module reads the environment: `load` is handed it,
+and puts into the tree whatever it decides.
+"""
+
+from ore.settings.folders import find_config, user_config_file, user_data_dir
+from ore.settings.loading import LoadedSettings, Origin, load
+from ore.settings.models import BUNDLED_MODELS, HubReference, hub_reference, model_file, model_kind, resolve_models
+from ore.settings.tree import (
+    EVERY_SETTING,
+    LlamaCppSettings,
+    LogSettings,
+    ModelSettings,
+    ServerSettings,
+    Setting,
+    Settings,
+)
+from ore.settings.writing import effective, reference, template
+
+__all__ = [
+    "BUNDLED_MODELS",
+    "EVERY_SETTING",
+    "HubReference",
+    "LlamaCppSettings",
+    "LoadedSettings",
+    "LogSettings",
+    "ModelSettings",
+    "Origin",
+    "ServerSettings",
+    "Setting",
+    "Settings",
+    "effective",
+    "find_config",
+    "hub_reference",
+    "load",
+    "model_file",
+    "model_kind",
+    "reference",
+    "resolve_models",
+    "template",
+    "user_config_file",
+    "user_data_dir",
+]
