@@ -6,12 +6,15 @@ readiness false, running responses finish or get their terminal event, then the 
 
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import uvicorn
@@ -29,10 +32,24 @@ from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
 from ore.server.middleware import middleware_stack
+from ore.server.openapi import openapi_routes
 from ore.server.protocol import hardened_protocol
-from ore.settings import Settings
+from ore.settings import (
+    LlamaCppSettings,
+    ModelSettings,
+    Settings,
+    hub_reference,
+    load,
+    model_file,
+    model_kind,
+    resolve_models,
+)
 from ore.stores.base import Store
+from ore.stores.sqlite import SQLiteStore
 from ore.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from ore.backends.local.options import EngineOptions
 
 logger = logging.getLogger("ore")
 
@@ -50,11 +67,14 @@ class BoundAddress(Struct, frozen=True):
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
-    """An ASGI application that opens its store and engines in its lifespan."""
+    """An ASGI application that opens its store and engines in its lifespan.
+
+    Without settings it takes what `ore serve` would: the configuration file and the environment.
+    """
 
     @asynccontextmanager
     async def lifespan(outer: Starlette) -> AsyncIterator[None]:
-        async with opened(settings or Settings()) as (inner, _):
+        async with opened(settings or resolve_models(load(environ=os.environ).settings)) as (inner, _):
             outer.router.routes.append(Mount("/", inner))
             yield
 
@@ -72,10 +92,10 @@ class Parts(Struct):
 @asynccontextmanager
 async def opened(settings: Settings, progress: Progress | None = None) -> AsyncIterator[tuple[Starlette, Parts]]:
     """Store and engines up, in this order; down again in the other."""
-    store = make_store(settings)
-    router = Router(make_backends(settings, progress), default_model=settings.default_model or None)
+    store = SQLiteStore(settings.data_path() / "ore.db")
     await store.start()
     try:
+        router = Router(await make_backends(settings, progress), default_model=settings.default_model or None)
         try:
             await router.start()
             async with Supervisor(
@@ -104,7 +124,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         strict_fields=server.strict_fields,
     )
     return Starlette(
-        routes=[*endpoints.routes(), *(docs_routes() if server.docs else [])],
+        routes=[*endpoints.routes(), *([*docs_routes(), *openapi_routes()] if server.docs else [])],
         middleware=middleware_stack(
             is_draining=lambda: parts.supervisor.draining,
             max_body_bytes=server.max_body_bytes,
@@ -114,17 +134,50 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
     )
 
 
-def make_store(settings: Settings) -> Store:
-    from ore.stores.sqlite import SQLiteStore
-
-    return SQLiteStore(settings.data_path() / "ore.db")
-
-
-def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:
-    """One engine for each configured model."""
+async def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:
+    """One engine for each configured model. Files on a hub are downloaded first. Raises `StartupError`."""
     from ore.backends.local.llama_cpp import LlamaCpp
 
-    return {name: LlamaCpp(name, model, settings.llama_cpp) for name, model in settings.models.items()}
+    backends: dict[str, Backend] = {}
+    for name, model in settings.models.items():
+        path = await _fetched(settings, name, model, progress)
+        backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
+    return backends
+
+
+def engine_options(path: Path, model: ModelSettings, engine: LlamaCppSettings) -> "EngineOptions":
+    """A model's own settings laid over the engine's defaults."""
+    from ore.backends.local.options import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, EngineOptions
+
+    # the bundled model is so small that it stumbles when it does not take the likeliest token
+    temperature = 0.0 if model_kind(model.path) == "bundled" else DEFAULT_TEMPERATURE
+    return EngineOptions(
+        path=path,
+        slots=engine.slots if model.slots is None else model.slots,
+        queue=engine.queue,
+        context=engine.context if model.context is None else model.context,
+        threads=engine.threads,
+        batch=engine.batch,
+        gpu_layers=engine.gpu_layers,
+        prompt_cache_mib=engine.prompt_cache_mib,
+        temperature=temperature if model.temperature is None else model.temperature,
+        top_p=DEFAULT_TOP_P if model.top_p is None else model.top_p,
+    )
+
+
+async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
+    """The file of a model, brought here from its hub if need be."""
+    path = model_file(settings, model.path)
+    reference = hub_reference(model.path)
+    if reference is None:
+        return path
+    from ore.backends.local.model_files import fetch_model
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(name, done, total or None)
+
+    return await fetch_model(reference.repo, reference.file, path, hub_url=settings.hub_url, progress=report)
 
 
 def run(

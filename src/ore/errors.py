@@ -10,9 +10,11 @@
     │   ├── RequestTimeout          408
     │   ├── Conflict                409
     │   ├── PayloadTooLarge         413
+    │   ├── UrlTooLong              414
     │   ├── UnsupportedMediaType    415
     │   ├── UpgradeRequired         426, WebSocket is off
-    │   └── TooManyRequests         429, with Retry-After
+    │   ├── TooManyRequests         429, with Retry-After
+    │   └── HeadTooLarge            431
     ├── ServerFault                 the caller did nothing wrong: an HTTP 5xx
     │   ├── InternalFault           500, a bug of ours
     │   ├── ModelFailed             502, a model or its engine broke down
@@ -102,6 +104,10 @@ class PayloadTooLarge(RequestError):
     status = 413
 
 
+class UrlTooLong(RequestError):
+    status = 414
+
+
 class UnsupportedMediaType(RequestError):
     status = 415
 
@@ -119,6 +125,10 @@ class TooManyRequests(RequestError):
 
     def __init__(self, message: str, *, retry_after: float = 1.0, code: str | None = None) -> None:
         super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after)))})
+
+
+class HeadTooLarge(RequestError):
+    status = 431
 
 
 class ServerFault(HTTPFault):
