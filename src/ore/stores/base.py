@@ -61,7 +61,7 @@ class Store(Protocol):
     async def save(self, owner: str, response: StoredResponse) -> None:
         """Keep a response with its items, all or nothing. When this returns, it survives `kill -9` and power loss.
 
-        Saving an id again replaces envelope, status and items.
+        Saving an id again replaces all of it. A caller who is cancelled while waiting does not undo the save.
         """
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
@@ -71,7 +71,7 @@ class Store(Protocol):
         """Remove the response and its items. False when there was none."""
 
     async def chain(self, owner: str, response_id: str) -> list[Turn] | None:
-        """The turns from the first ancestor to `response_id`, oldest first.
+        """The turns from the first ancestor to `response_id`, oldest first, each once.
 
         None when `response_id` itself is not there. Raises `MissingAncestor` when one further back was deleted.
         """
@@ -81,12 +81,17 @@ class Store(Protocol):
     ) -> ItemPage | None:
         """A page over everything the model was given: the chain's earlier input and output, then this input.
 
-        None when the response is not there. Raises `UnknownCursor` when `after` names no item of the list. Ancestors
-        that were deleted are left out.
+        None when the response is not there. `limit` is at least 1. Ids may repeat, because clients choose those of
+        what they send; `after` means the first match in the order asked for. Raises `UnknownCursor` when it names no
+        item of the list. A deleted ancestor is left out, and with it all that stood before it.
         """
 
     async def health(self) -> bool:
-        """Whether a write would go through right now, as far as is known without making one."""
+        """Whether a write would go through right now, as far as is known.
+
+        Costs nothing while the last write went through; after one that failed, a small one is tried, for a second at
+        most. False before `start` and after `stop`.
+        """
 
 
 class MissingAncestor(Exception):

@@ -1,0 +1,308 @@
+"""What every store promises. It knows no database: `conftest.KINDS` says which stores are asked."""
+
+import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_kit import KINDS, Model, StoreFactory, items, response, running
+
+from ore.errors import StorageFailed
+from ore.stores.base import MissingAncestor, Store, StoredItem, StoredResponse, UnknownCursor
+
+pytestmark = pytest.mark.anyio
+
+
+async def listed(
+    store: Store, id: str, order: Literal["asc", "desc"], limit: int = 100, after: str | None = None
+) -> Any:
+    page = await store.input_items("ada", id, limit=limit, order=order, after=after)
+    return page if page is None else ([item.id for item in page.items], page.has_more)
+
+
+class TestSaving:
+    async def test_what_was_saved_is_loaded(self, store: Store) -> None:
+        """A response comes back as it was, whatever bytes and whatever letters it is made of."""
+        saved = StoredResponse(
+            id="resp_ä\U0001f600",
+            created_at=0,
+            status="in_progress",
+            previous_response_id="resp_elsewhere",
+            envelope=bytes(range(256)),
+            input=(StoredItem("", b""), StoredItem("same", b"1"), StoredItem("same", b"2")),
+            output=(StoredItem("same", b"3" * 100_000),),
+        )
+        await store.save("ada", saved)
+        assert await store.load("ada", "resp_ä\U0001f600") == saved
+
+    async def test_a_response_may_have_no_items(self, store: Store) -> None:
+        """Nothing was given and nothing was made: both lists are empty."""
+        await store.save("ada", response("r", given=(), made=()))
+        assert await store.load("ada", "r") == response("r", given=(), made=())
+
+    @pytest.mark.parametrize("given", [(), ("a",), ("a", "b", "c"), ("c", "a")])
+    async def test_saving_again_replaces(self, store: Store, given: tuple[str, ...]) -> None:
+        """The second save wins in everything: status, envelope, predecessor, and the items, be they more or fewer."""
+        await store.save("ada", response("r", given=("a", "b"), made=("x",), status="in_progress"))
+        again = msgspec.structs.replace(
+            response("r", "before", given=given, made=given, status="failed", mark="new"), created_at=7
+        )
+        await store.save("ada", again)
+        assert await store.load("ada", "r") == again
+
+    async def test_concurrent_saves_of_one_id_do_not_mix(self, store: Store) -> None:
+        """Whichever save comes last, all of the response is of that one."""
+        versions = [response("r", given=(f"i{n}",) * n, made=(f"o{n}",) * (20 - n), mark=str(n)) for n in range(20)]
+        await asyncio.gather(*(store.save("ada", version) for version in versions))
+        assert await store.load("ada", "r") in versions
+
+    async def test_a_failed_save_fails_alone(self, store: Store) -> None:
+        """A body that is no bytes fails its own save, leaves nothing of it behind, and harms no other caller."""
+        text: Any = "text"
+        wrong = msgspec.structs.replace(response("wrong"), output=(StoredItem("item", text),))
+        saves = [store.save("ada", response(f"r{n}")) for n in range(10)]
+        saves.insert(5, store.save("ada", wrong))
+        results = await asyncio.gather(*saves, return_exceptions=True)
+        assert [n for n, result in enumerate(results) if result is not None] == [5]
+        assert await store.load("ada", "wrong") is None
+        assert all([await store.load("ada", f"r{n}") for n in range(10)])
+
+    async def test_a_cancelled_caller_does_not_undo_its_save(self, store: Store) -> None:
+        """Once accepted, a response is kept, although nobody waits for it any more."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.save, "ada", response("left"))
+            await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        await store.save("ada", response("stayed"))
+        assert await store.load("ada", "left") == response("left")
+        assert await store.load("ada", "stayed") == response("stayed")
+
+
+class TestDeleting:
+    async def test_a_deleted_response_is_gone(self, store: Store) -> None:
+        """Deleting says whether there was something; afterwards nobody finds it, by any method."""
+        await store.save("ada", response("r"))
+        assert await store.delete("ada", "r") is True
+        assert await store.delete("ada", "r") is False
+        assert await store.load("ada", "r") is None
+        assert await store.chain("ada", "r") is None
+        assert await listed(store, "r", "asc") is None
+
+    async def test_a_deleted_id_can_be_saved_anew(self, store: Store) -> None:
+        """Nothing of the old items is left under the id."""
+        await store.save("ada", response("r", given=("a", "b", "c")))
+        await store.delete("ada", "r")
+        await store.save("ada", response("r", given=("d",)))
+        assert await store.load("ada", "r") == response("r", given=("d",))
+
+
+class TestOwners:
+    async def test_another_owner_sees_nothing(self, store: Store) -> None:
+        """A response of somebody else is simply not there, and cannot be deleted or continued."""
+        await store.save("ada", response("r"))
+        assert await store.load("bob", "r") is None
+        assert await store.chain("bob", "r") is None
+        assert await store.input_items("bob", "r", limit=1, order="asc", after=None) is None
+        assert await store.delete("bob", "r") is False
+        await store.save("bob", response("child", "r"))
+        with pytest.raises(MissingAncestor, match=r"^r$"):
+            await store.chain("bob", "child")
+        assert await store.load("ada", "r") == response("r")
+
+    async def test_one_id_of_two_owners_is_two_responses(self, store: Store) -> None:
+        """Saving and deleting under an id touches one owner's response only."""
+        await store.save("ada", response("r", mark="of ada"))
+        await store.save("bob", response("r", mark="of bob"))
+        assert await store.load("ada", "r") == response("r", mark="of ada")
+        assert await store.delete("ada", "r") is True
+        assert await store.load("bob", "r") == response("r", mark="of bob")
+
+
+class TestChains:
+    async def test_turns_come_oldest_first(self, store: Store) -> None:
+        """A chain has each ancestor with its items, and nothing that came later."""
+        for name, previous in (("a", None), ("b", "a"), ("c", "b"), ("d", "c")):
+            await store.save("ada", response(name, previous))
+        turns = await store.chain("ada", "c")
+        assert turns is not None
+        assert [turn.id for turn in turns] == ["a", "b", "c"]
+        assert turns[1].input == items("b_in")
+        assert turns[1].output == items("b_out")
+        assert turns[1].status == "completed"
+
+    async def test_a_thousand_turns(self, store: Store) -> None:
+        """A chain has no length at which it is cut."""
+        ids = [f"r{n}" for n in range(1000)]
+        saves = [store.save("ada", response(name, previous)) for name, previous in zip(ids, [None, *ids], strict=False)]
+        await asyncio.gather(*saves)
+        turns = await store.chain("ada", ids[-1])
+        assert turns is not None
+        assert [turn.id for turn in turns] == ids
+        assert await listed(store, ids[-1], "desc", 2) == (["r999_in", "r998_out"], True)
+
+    async def test_a_deleted_ancestor_is_named(self, store: Store) -> None:
+        """A chain with a hole is refused with the id that is missing, not shortened."""
+        for name, previous in (("a", None), ("b", "a"), ("c", "b"), ("d", "c")):
+            await store.save("ada", response(name, previous))
+        await store.delete("ada", "b")
+        with pytest.raises(MissingAncestor, match=r"^b$"):
+            await store.chain("ada", "d")
+
+    async def test_a_circle_ends_where_it_closes(self, store: Store) -> None:
+        """Responses that follow each other in a circle are each visited once."""
+        for name, previous in (("a", "c"), ("b", "a"), ("c", "b"), ("self", "self")):
+            await store.save("ada", response(name, previous))
+        turns = await store.chain("ada", "b")
+        assert turns is not None
+        assert [turn.id for turn in turns] == ["c", "a", "b"]
+        assert len(await store.chain("ada", "self") or ()) == 1
+
+
+class TestInputItems:
+    async def test_the_whole_chain_without_the_own_output(self, store: Store) -> None:
+        """The list has what the model was given: earlier input and output, then this input."""
+        for name, previous in (("a", None), ("b", "a"), ("c", "b")):
+            await store.save("ada", response(name, previous))
+        expected = ["a_in", "a_out", "b_in", "b_out", "c_in"]
+        assert await listed(store, "c", "asc") == (expected, False)
+        assert await listed(store, "c", "desc") == (expected[::-1], False)
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    @pytest.mark.parametrize("limit", range(1, 9))
+    async def test_pages_make_up_the_list(self, store: Store, order: Literal["asc", "desc"], limit: int) -> None:
+        """Following `after` to the end shows each item once, in order, for every size of page."""
+        await store.save("ada", response("a", given=("1", "2", "3"), made=("4", "5")))
+        await store.save("ada", response("b", "a", given=("6", "7"), made=("8",)))
+        shown: list[str] = []
+        more = True
+        while more:
+            page, more = await listed(store, "b", order, limit, shown[-1] if shown else None)
+            assert len(page) == limit or not more
+            shown += page
+        assert shown == (list("1234567") if order == "asc" else list("7654321"))
+
+    async def test_a_repeated_id_means_its_first_match(self, store: Store) -> None:
+        """Clients choose ids, so one may be there twice; `after` takes the first in the order asked for."""
+        await store.save("ada", response("a", given=("x", "1"), made=("2",)))
+        await store.save("ada", response("b", "a", given=("x", "3"), made=()))
+        assert await listed(store, "b", "asc", 2, "x") == (["1", "2"], True)
+        assert await listed(store, "b", "desc", 2, "x") == (["2", "1"], True)
+
+    async def test_a_cursor_must_be_in_the_list(self, store: Store) -> None:
+        """The own output is not in the list, and neither is the item of another response."""
+        await store.save("ada", response("a"))
+        await store.save("ada", response("b"))
+        for cursor in ("a_out", "b_in", "nowhere"):
+            with pytest.raises(UnknownCursor, match=cursor):
+                await listed(store, "a", "asc", after=cursor)
+        assert await listed(store, "a", "asc", after="a_in") == ([], False)
+
+    async def test_deleted_ancestors_are_left_out(self, store: Store) -> None:
+        """A listing goes back as far as the chain holds."""
+        for name, previous in (("a", None), ("b", "a"), ("c", "b"), ("d", "c")):
+            await store.save("ada", response(name, previous))
+        await store.delete("ada", "b")
+        assert await listed(store, "d", "asc") == (["c_in", "c_out", "d_in"], False)
+
+
+class TestLife:
+    async def test_a_restart_keeps_everything(self, make_store: StoreFactory) -> None:
+        """What was saved before `stop` is there after the next `start`."""
+        async with running(make_store()) as store:
+            await store.save("ada", response("a"))
+            await store.save("ada", response("b", "a"))
+        async with running(make_store()) as store:
+            assert await store.load("ada", "b") == response("b", "a")
+            assert len(await store.chain("ada", "b") or ()) == 2
+
+    async def test_stop_finishes_what_was_accepted(self, make_store: StoreFactory) -> None:
+        """A save that was under way when `stop` began is not lost."""
+        store = make_store()
+        await store.start()
+        async with anyio.create_task_group() as tasks:
+            for n in range(50):
+                tasks.start_soon(store.save, "ada", response(f"r{n}"))
+            await anyio.lowlevel.checkpoint()
+            await store.stop()
+        async with running(make_store()) as store:
+            assert all([await store.load("ada", f"r{n}") for n in range(50)])
+
+    async def test_stop_may_be_called_again(self, make_store: StoreFactory) -> None:
+        """Stopping before the start, twice, and at the same time does no harm."""
+        await make_store().stop()
+        store = make_store()
+        await store.start()
+        await asyncio.gather(store.stop(), store.stop())
+        await store.stop()
+
+    async def test_nothing_works_but_while_running(self, make_store: StoreFactory) -> None:
+        """Before `start` and after `stop` every call is refused, and the store is not healthy."""
+        store = make_store()
+        await refuses_everything(store)
+        async with running(store):
+            assert await store.health() is True
+        await refuses_everything(store)
+
+
+async def refuses_everything(store: Store) -> None:
+    assert await store.health() is False
+    for call in (
+        store.save("ada", response("r")),
+        store.load("ada", "r"),
+        store.delete("ada", "r"),
+        store.chain("ada", "r"),
+        store.input_items("ada", "r", limit=1, order="asc", after=None),
+    ):
+        with pytest.raises(StorageFailed):
+            await call
+
+
+IDS = st.sampled_from(["a", "b", "c", "d"])
+ITEM_IDS = st.lists(st.sampled_from(["x", "y", "z"]), max_size=3).map(tuple)
+OPERATIONS = st.one_of(
+    st.tuples(
+        st.just("save"),
+        st.builds(response, IDS, st.none() | IDS, given=ITEM_IDS, made=ITEM_IDS, mark=st.sampled_from(["1", "2"])),
+    ),
+    st.tuples(st.sampled_from(["load", "delete", "chain"]), IDS),
+    st.tuples(
+        st.just("input_items"),
+        IDS,
+        st.integers(1, 4),
+        st.sampled_from(["asc", "desc"]),
+        st.none() | st.sampled_from(["x", "y", "z"]),
+    ),
+)
+
+
+async def outcome(call: Any, *arguments: Any, **named: Any) -> Any:
+    """What a call returns, or what it raises, as something that can be compared."""
+    try:
+        result = call(*arguments, **named)
+        return await result if asyncio.iscoroutine(result) else result
+    except (MissingAncestor, UnknownCursor) as failure:
+        return type(failure), failure.args
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(operations=st.lists(st.tuples(st.sampled_from(["ada", "bob"]), OPERATIONS), max_size=40))
+async def test_two_owners_are_each_alone(kind: str, operations: list[tuple[str, tuple[Any, ...]]]) -> None:
+    """Each of two owners gets, operation by operation, what a store of its own would have answered."""
+    alone = {"ada": Model(), "bob": Model()}
+    with TemporaryDirectory() as folder:
+        async with running(KINDS[kind](Path(folder))()) as store:
+            for owner, (method, *arguments) in operations:
+                expected = await outcome(getattr(alone[owner], method), *arguments)
+                if method == "input_items":
+                    name, limit, order, after = arguments
+                    got = await outcome(store.input_items, owner, name, limit=limit, order=order, after=after)
+                else:
+                    got = await outcome(getattr(store, method), owner, *arguments)
+                assert got == expected
