@@ -1,0 +1,56 @@
+# ORE, the Open Responses Engine. `make help` lists what there is.
+#
+# Each target sets up what it needs by itself and is quick the second time.
+# PYTHON chooses the interpreter (3.11 or later), ARGS goes to the command: make serve ARGS="--port 9000"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(VENV)/.dev ## set up .venv with everything that development needs
+
+serve: $(VENV)/.serve ## serve the bundled model at http://127.0.0.1:8000
+	$(BIN)/ore serve $(ARGS)
+
+test: $(VENV)/.dev ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## lint, format, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## run the benchmarks of the engine behind HTTP (a few minutes)
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+lock: $(VENV)/.dev ## bring the locked versions up to date
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url \
+		--no-header --no-annotate --upgrade --quiet -o requirements/serve.lock
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-emit-index-url \
+		--no-header --no-annotate --upgrade --quiet -o requirements/dev.lock
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "ORE needs Python 3.11 or later; choose one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: requirements/serve.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/serve.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.serve
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.lock
+	@touch $@
