@@ -31,7 +31,7 @@ from ore.runs.supervisor import Supervisor
 from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
-from ore.server.middleware import middleware_stack
+from ore.server.middleware import is_loopback, middleware_stack
 from ore.server.openapi import openapi_routes
 from ore.server.protocol import hardened_protocol
 from ore.settings import (
@@ -129,6 +129,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
             is_draining=lambda: parts.supervisor.draining,
             max_body_bytes=server.max_body_bytes,
             cors_origins=server.cors_origins,
+            guard_origins=is_loopback(server.host) or server.insecure_no_auth,
         ),
         exception_handlers=exception_handlers(),
     )
@@ -287,6 +288,7 @@ def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("server", "ore")],
         timeout_keep_alive=round(server.keep_alive),
         timeout_graceful_shutdown=5,
     )

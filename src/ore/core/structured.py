@@ -12,22 +12,33 @@ import msgspec
 
 from ore.protocol.decoding import JsonObject
 
+MAX_REASON = 400
+"""Characters of a reason: it goes into an error message."""
+
 
 def mismatch(schema: JsonObject, text: str) -> str | None:
     """Why `text` is not JSON that matches `schema`; None when it is."""
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError as problem:
+    except RecursionError:
+        return "it is nested too deeply"
+    except (msgspec.DecodeError, UnicodeError) as problem:
         return f"it is not JSON ({problem})"
     try:
         validator = _validator(msgspec.json.encode(schema))
         first = next(iter(validator.iter_errors(value)), None)
     except ValueError as problem:
-        return f"the schema cannot be checked ({problem})"
+        return f"the schema cannot be checked ({_short(str(problem))})"
     if first is None:
         return None
     place = "/".join(str(step) for step in first.instance_path) or "the root"
-    return f"at {place}: {first.message}"
+    return f"at {_short(place)}: {_short(first.message)}"
+
+
+def _short(problem: str) -> str:
+    """The first line, without most of a long answer that it may quote."""
+    line = problem.partition("\n")[0]
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON // 2]} ... {line[-MAX_REASON // 2 :]}"
 
 
 @lru_cache(maxsize=256)

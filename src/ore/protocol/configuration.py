@@ -88,6 +88,9 @@ def check_format(value: Any) -> JsonObject:
     strict, description = value.get("strict"), value.get("description")
     if strict is not None and not isinstance(strict, bool):
         raise InvalidRequest("'text.format.strict' is a boolean.", code="invalid_type", param="text.format.strict")
+    if description is not None and not isinstance(description, str):
+        message = "'text.format.description' is a string."
+        raise InvalidRequest(message, code="invalid_type", param="text.format.description")
     return {"type": kind, "name": name, "description": description, "schema": schema, "strict": bool(strict)}
 
 

@@ -60,7 +60,7 @@ def check_content(content: Any, at: str, *, plain: str) -> list[JsonObject]:
     if content is None:
         content = ""
     if isinstance(content, str):
-        return [_check_text({"type": plain, "text": content}, "text", at)]
+        return [_check_text({"type": plain, "text": check_string(content, at, MAX_TEXT)}, "text", at)]
     if not isinstance(content, list):
         message = f"Invalid type for '{at}': expected a string or an array of parts, but got {type_name(content)}."
         raise InvalidRequest(message, code="invalid_type", param=at)
@@ -70,7 +70,7 @@ def check_content(content: Any, at: str, *, plain: str) -> list[JsonObject]:
 def check_part(part: Any, at: str, *, plain: str) -> JsonObject:
     """One part. Unknown types are kept as they came; known ones get the keys that a reader relies on."""
     if isinstance(part, str):
-        part = {"type": plain, "text": part}
+        part = {"type": plain, "text": check_string(part, at, MAX_TEXT)}
     if not isinstance(part, dict):
         message = f"Invalid type for '{at}': expected an object with a 'type', but got {type_name(part)}."
         raise InvalidRequest(message, code="invalid_type", param=at)

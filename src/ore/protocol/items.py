@@ -155,6 +155,13 @@ def _check_call_answer(item: JsonObject, at: str) -> JsonObject:
     return dict(item)
 
 
+def _check_pairing(item: JsonObject, at: str) -> JsonObject:
+    """Items that ORE only stores, but whose `call_id`, where they have one, takes part in the pairing."""
+    if item.get("call_id") is not None:
+        _required_string(item, "call_id", at, 64)
+    return dict(item)
+
+
 def _check_reasoning(item: JsonObject, at: str) -> JsonObject:
     summary = item.get("summary")
     if summary is not None and not isinstance(summary, list):
@@ -180,6 +187,11 @@ _CHECKS: dict[str, Callable[[JsonObject, str], JsonObject]] = {
     "custom_tool_call": _check_call("call_id", "name", "input"),
     "function_call_output": _check_output,
     "custom_tool_call_output": _check_output,
+    "computer_call": _check_pairing,
+    "local_shell_call": _check_pairing,
+    "local_shell_call_output": _check_pairing,
+    "shell_call": _check_pairing,
+    "apply_patch_call": _check_pairing,
     "computer_call_output": _check_call_answer,
     "shell_call_output": _check_call_answer,
     "apply_patch_call_output": _check_call_answer,

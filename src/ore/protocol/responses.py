@@ -113,7 +113,7 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
     """Check a decoded create body. Raises `InvalidRequest` with `code`, `param` and the next step."""
     if strict_fields:
         refuse_unknown(body)
-    sent = convert(body, CreateBody)
+    sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
     tools = check_tools(sent.tools)
@@ -153,6 +153,15 @@ def refuse_unknown(body: JsonObject) -> None:
     for key in body:
         if key not in CreateBody.__struct_fields__:
             raise InvalidRequest(f"Unknown parameter: '{key[:64]}'.", code="unknown_parameter", param=key[:64])
+
+
+def _with_integers(body: JsonObject) -> JsonObject:
+    """JSON has one kind of number: `16.0` is an integer too, and some languages write it so."""
+    written = {key: int(body[key]) for key in _INTEGERS if isinstance(body.get(key), float) and body[key].is_integer()}
+    return {**body, **written} if written else body
+
+
+_INTEGERS = ("max_tool_calls", "max_output_tokens", "top_logprobs", "seed")
 
 
 def _check_combinations(sent: CreateBody) -> None:
@@ -195,6 +204,8 @@ class ResponseError(Struct, frozen=True):
 
 class InputTokensDetails(Struct, frozen=True):
     cached_tokens: int
+    cache_write_tokens: int = 0
+    """A required key of OpenAI's; writing to a cache costs nothing here."""
 
 
 class OutputTokensDetails(Struct, frozen=True):

@@ -135,8 +135,9 @@ def _check_allowed(choice: JsonObject, tools: list[JsonObject]) -> JsonObject:
     if mode not in ("auto", "required", "none"):
         raise InvalidRequest("'tool_choice.mode' is 'auto', 'required' or 'none'.", param="tool_choice.mode")
     for index, entry in enumerate(allowed):
-        if not isinstance(entry, dict):
-            raise InvalidRequest("Each entry of 'tool_choice.tools' is an object.", param=f"tool_choice.tools[{index}]")
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            message = "Each entry of 'tool_choice.tools' is an object with a 'type'."
+            raise InvalidRequest(message, param=f"tool_choice.tools[{index}]")
         _check_chosen(entry, tools, f"tool_choice.tools[{index}]")
     return {**choice, "mode": mode}
 

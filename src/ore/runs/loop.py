@@ -7,6 +7,7 @@ log, in this order: what a client has been told has been saved. It knows no HTTP
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -28,6 +29,8 @@ from ore.stores.base import MissingAncestor, Store, StoredItem, StoredResponse
 
 logger = logging.getLogger("ore.runs")
 
+T = TypeVar("T")
+
 SAVE_SECONDS = 30.0
 """How long a run that was told to stop may still take to save what it has."""
 
@@ -42,18 +45,16 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 async def execute(run: Run, router: Router, store: Store, now: Callable[[], int]) -> None:
-    """Drive a run to its end. Never raises but for a cancellation from outside the run's own scope."""
+    """Drive a run to its end, even when everything around it is cancelled; that is all that it ever raises."""
     outcome: Outcome | None = None
     try:
-        with run.scope:
-            outcome = await _converse(run, router, store)
-        if outcome is None:
-            outcome = _stopped(run)
-    except Exception as error:
-        outcome = Outcome(status="failed", fault=_fault_of(error))
-    try:
-        with anyio.move_on_after(SAVE_SECONDS, shield=True):
-            await _conclude(run, outcome, store, now)
+        try:
+            with run.scope:
+                outcome = await _converse(run, router, store)
+        except Exception as error:
+            outcome = Outcome(status="failed", fault=_fault_of(error))
+        finally:
+            await _conclude(run, outcome or _stopped(run), store, now)
     finally:
         run.end()
 
@@ -95,14 +96,25 @@ async def _conclude(run: Run, outcome: Outcome, store: Store, now: Callable[[], 
         return
     run.writer.close("incomplete")
     final = _final(run, outcome, now)
-    if run.create.store:
+    if run.create.store and (fault := await _save(run, final, store)):
+        run.fault = fault
+        final = _final(run, Outcome(status="failed", usage=outcome.usage, fault=fault), now)
+    run.writer.end(final, run.fault)
+
+
+async def _save(run: Run, final: Response, store: Store) -> HTTPFault | None:
+    """Save, whoever wants the run to stop. Gives the fault when that failed or took too long: it can still be said."""
+    with anyio.move_on_after(SAVE_SECONDS, shield=True):
         try:
             await store.save(run.owner, to_stored(final, run.create.input))
         except StorageFailed as fault:
             logger.exception("response %s could not be saved", run.id)
-            run.fault = fault
-            final = _final(run, Outcome(status="failed", usage=outcome.usage, fault=fault), now)
-    run.writer.end(final, run.fault)
+            return fault
+        except Exception as error:
+            return _fault_of(error)
+        return None
+    logger.error("response %s could not be saved within %g s", run.id, SAVE_SECONDS)
+    return StorageFailed("The response could not be saved in time. Send the request again in a moment.")
 
 
 def _final(run: Run, outcome: Outcome, now: Callable[[], int]) -> Response:
@@ -113,10 +125,10 @@ def _final(run: Run, outcome: Outcome, now: Callable[[], int]) -> Response:
 
 
 def _stopped(run: Run) -> Outcome:
-    """The scope was cancelled: a client that left, a server that stops, or time that ran out."""
+    """The scope was cancelled: a client that left, a server that stops or is torn down, or time that ran out."""
     if run.stop_reason == "disconnected":
         return Outcome(status="cancelled")
-    if run.stop_reason == "shutdown":
+    if run.stop_reason == "shutdown" or not run.scope.cancel_called:
         fault: HTTPFault = Unavailable("The server is shutting down. Send the request again in a moment.")
     else:
         fault = DeadlineExceeded("The request took longer than this server allows. Ask for less, or raise the limit.")
@@ -178,18 +190,23 @@ def model_request(create: Create, target: Target, items: tuple[JsonObject, ...],
         verbosity=create.text.get("verbosity"),
         reasoning=create.reasoning,
         sampling=Sampling(
-            temperature=defaults.temperature if create.temperature is None else create.temperature,
-            top_p=defaults.top_p if create.top_p is None else create.top_p,
-            presence_penalty=create.presence_penalty,
-            frequency_penalty=create.frequency_penalty,
-            seed=create.seed,
-            stop=create.stop,
+            temperature=_or(create.temperature, defaults.temperature),
+            top_p=_or(create.top_p, defaults.top_p),
+            presence_penalty=_or(create.presence_penalty, defaults.presence_penalty),
+            frequency_penalty=_or(create.frequency_penalty, defaults.frequency_penalty),
+            seed=_or(create.seed, defaults.seed),
+            stop=create.stop or defaults.stop,
         ),
         max_output_tokens=create.max_output_tokens,
         top_logprobs=create.top_logprobs if wants_logprobs else None,
         prompt_cache_key=create.prompt_cache_key,
         owner=owner,
     )
+
+
+def _or(asked: T | None, default: T | None) -> T | None:
+    """What the request asks for, or else the model's own default."""
+    return default if asked is None else asked
 
 
 def initial_response(run: Run, request: ModelRequest) -> Response:
@@ -205,8 +222,8 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
         model=create.model or request.model,
         parallel_tool_calls=create.parallel_tool_calls,
         previous_response_id=create.previous_response_id,
-        presence_penalty=create.presence_penalty or 0.0,
-        frequency_penalty=create.frequency_penalty or 0.0,
+        presence_penalty=sampling.presence_penalty or 0.0,
+        frequency_penalty=sampling.frequency_penalty or 0.0,
         reasoning=create.reasoning,
         safety_identifier=create.safety_identifier,
         prompt_cache_key=create.prompt_cache_key,

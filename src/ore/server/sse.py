@@ -59,7 +59,10 @@ class EventStream:
 
 @asynccontextmanager
 async def while_connected(run: Run, receive: Receive) -> AsyncIterator[None]:
-    """Stop a foreground run as soon as its client leaves, for as long as the block lasts."""
+    """Stop a foreground run as soon as its client leaves, for as long as the block lasts.
+
+    A block that breaks has lost the client too: with a full pipe, writing notices before reading does.
+    """
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -68,5 +71,9 @@ async def while_connected(run: Run, receive: Receive) -> AsyncIterator[None]:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        yield
+        try:
+            yield
+        except BaseException:
+            run.stop("disconnected")
+            raise
         tasks.cancel_scope.cancel()

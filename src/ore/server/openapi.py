@@ -1,0 +1,319 @@
+"""The OpenAPI 3.1 document of what `ore.server.endpoints` serves, and `GET /openapi.json`.
+
+Its operations are written here, its schemas in `ore.server.openapi_schemas`. It decides nothing: a test compares it
+with the routes, and real answers with it.
+"""
+
+from functools import cache
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ore import __version__
+from ore.protocol import OPEN_RESPONSES_RELEASE
+from ore.protocol.configuration import INCLUDES
+from ore.protocol.decoding import JsonObject
+from ore.protocol.events import encode
+from ore.server.openapi_schemas import CREATE_EXAMPLE, RESPONSE_EXAMPLE, all_schemas, ref
+
+JSON = "application/json"
+RESPONSES, MODELS, SERVER = "Responses", "Models", "Server"
+
+
+def openapi_routes() -> list[Route]:
+    return [Route("/openapi.json", openapi_json, methods=["GET"])]
+
+
+async def openapi_json(_: Request) -> Response:
+    """`GET /openapi.json`: this document."""
+    return Response(_encoded(), media_type=JSON)
+
+
+@cache
+def openapi_document() -> JsonObject:
+    """The whole document. The same object each time: do not change it."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Open Responses Engine",
+            "version": __version__,
+            "summary": "The Responses API in front of every model you use.",
+            "description": f"Speaks Open Responses {OPEN_RESPONSES_RELEASE}. Errors of any kind have one shape, "
+            "`ErrorBody`, and every answer has the header `x-request-id`.",
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": RESPONSES, "description": "Ask a model, and come back to what it said."},
+            {"name": MODELS, "description": "What can be asked, and what each can do."},
+            {"name": SERVER, "description": "How the server is, and what it is."},
+        ],
+        "paths": _response_paths() | _model_paths() | _server_paths(),
+        "components": {
+            "schemas": all_schemas(),
+            "responses": _fault_responses(),
+            "headers": _HEADERS,
+        },
+    }
+
+
+@cache
+def _encoded() -> bytes:
+    return encode(openapi_document())
+
+
+# Operations
+
+
+def _response_paths() -> JsonObject:
+    return {
+        "/v1/responses": {"post": _create(), "get": _no_websocket()},
+        "/v1/responses/{response_id}": {
+            "parameters": [_RESPONSE_ID],
+            "get": _operation(
+                RESPONSES,
+                "getResponse",
+                "Read a response",
+                "As last stored, or as it stands while it runs. Responses made with `store: false` are not kept.",
+                _json(200, "The response.", "Response", RESPONSE_EXAMPLE),
+                faults=(400, 404, 503),
+                parameters=[_INCLUDE, _STREAM],
+            ),
+            "delete": _operation(
+                RESPONSES,
+                "deleteResponse",
+                "Delete a response",
+                "It is gone together with its items. Responses that continue from it can be read, but not continued.",
+                _json(200, "It was there, and is gone.", "Deleted"),
+                faults=(400, 403, 404, 503),
+            ),
+        },
+        "/v1/responses/{response_id}/input_items": {
+            "parameters": [_RESPONSE_ID],
+            "get": _operation(
+                RESPONSES,
+                "listInputItems",
+                "List what the model was given",
+                "Input and output of the whole chain before this response, then its own input, a page at a time.",
+                _json(200, "One page.", "InputItemList"),
+                faults=(400, 404, 503),
+                parameters=[_LIMIT, _ORDER, _AFTER, _INCLUDE],
+            ),
+        },
+    }
+
+
+def _create() -> JsonObject:
+    stream = {
+        "schema": ref("ServerSentEvent"),
+        "examples": {"stream": {"summary": "The first event of a stream", "value": _STREAM_EXAMPLE}},
+    }
+    answer = _json(200, "The response, or with `stream: true` its events.", "Response", RESPONSE_EXAMPLE)
+    answer["200"]["content"]["text/event-stream"] = stream
+    answer["200"]["headers"]["x-ore-warning"] = {"$ref": "#/components/headers/x-ore-warning"}
+    operation = _operation(
+        RESPONSES,
+        "createResponse",
+        "Ask a model",
+        "The connection is the request: closing it stops the model. A response that fails after it began is a 200 "
+        'with the status "failed"; read `status` before `output`.',
+        answer,
+        faults=(400, 403, 404, 413, 415, 429, 500, 502, 503, 504),
+    )
+    body = {"schema": ref("CreateResponse"), "examples": _CREATE_EXAMPLES}
+    return {**operation, "requestBody": {"required": True, "content": {JSON: body}}}
+
+
+def _no_websocket() -> JsonObject:
+    return _operation(
+        RESPONSES,
+        "refuseWebSocket",
+        "Refused",
+        "There is no WebSocket here: a handshake gets a 426, anything else a 405. Send POST.",
+        {},
+        faults=(405, 426),
+    )
+
+
+def _model_paths() -> JsonObject:
+    model_id = _parameter("path", "model_id", {"type": "string"}, "A model's name; it may contain slashes.")
+    return {
+        "/v1/models": {
+            "get": _operation(
+                MODELS,
+                "listModels",
+                "List the models",
+                "All of them, in a stable order, each with what it can do.",
+                _json(200, "The list.", "ModelList"),
+            )
+        },
+        "/v1/models/{model_id}": {
+            "parameters": [model_id],
+            "get": _operation(
+                MODELS,
+                "getModel",
+                "Read a model",
+                "What it can do, and how many tokens it takes.",
+                _json(200, "The model.", "Model"),
+                faults=(404,),
+            ),
+        },
+    }
+
+
+def _server_paths() -> JsonObject:
+    verbose = _parameter("query", "verbose", {}, "Any value. Say which check failed.", allowEmptyValue=True)
+    ready = _json(200, "Send requests.", "Readiness") | _json(503, "Send requests elsewhere.", "Readiness")
+    why = "Not draining, store writable, engines up."
+
+    def operation(name: str, summary: str, description: str, answers: JsonObject, **more: Any) -> JsonObject:
+        return {"get": _operation(SERVER, name, summary, description, answers, **more)}
+
+    return {
+        "/livez": operation("live", "Is it alive?", "The process answers.", _json(200, "It is.", "Liveness")),
+        "/readyz": operation("ready", "Can it take requests?", why, ready, parameters=[verbose]),
+        "/health": operation("health", "The same as /readyz", why, ready, parameters=[verbose]),
+        "/version": operation(
+            "version", "Which version is it?", "ORE's own, and the contract's.", _json(200, "Both.", "Version")
+        ),
+        "/openapi.json": operation(
+            "describe", "This document", "OpenAPI 3.1.", _answer(200, "The document.", {"type": "object"})
+        ),
+    }
+
+
+# Their parts
+
+
+def _operation(
+    tag: str,
+    name: str,
+    summary: str,
+    description: str,
+    answers: JsonObject,
+    *,
+    faults: tuple[int, ...] = (),
+    **more: Any,
+) -> JsonObject:
+    """An operation. Beside its own `faults` each has those of any HTTP request."""
+    errors: JsonObject = {str(status): {"$ref": f"#/components/responses/{status}"} for status in faults}
+    errors |= {kind: {"$ref": f"#/components/responses/{kind}"} for kind in ("4XX", "5XX")}
+    return {
+        "operationId": name,
+        "tags": [tag],
+        "summary": summary,
+        "description": description,
+        **more,
+        "responses": {**answers, **errors},
+    }
+
+
+def _json(status: int, description: str, schema: str, example: JsonObject | None = None) -> JsonObject:
+    return _answer(status, description, ref(schema), example)
+
+
+def _answer(status: int, description: str, schema: JsonObject, example: JsonObject | None = None) -> JsonObject:
+    media = {"schema": schema} | ({"example": example} if example else {})
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id",)}
+    return {str(status): {"description": description, "headers": headers, "content": {JSON: media}}}
+
+
+def _parameter(where: str, name: str, schema: JsonObject, description: str, **more: Any) -> JsonObject:
+    required = {"required": True} if where == "path" else {}
+    return {"name": name, "in": where, **required, "description": description, "schema": schema, **more}
+
+
+def _fault_responses() -> JsonObject:
+    """Our error object under every status, by the names that `_operation` refers to."""
+    content = {JSON: {"schema": ref("ErrorBody")}}
+    header = {"x-request-id": {"$ref": "#/components/headers/x-request-id"}}
+    again = header | {"retry-after": {"$ref": "#/components/headers/retry-after"}}
+    return {
+        name: {"description": text, "headers": again if name in ("429", "503") else header, "content": content}
+        for name, text in _FAULTS.items()
+    }
+
+
+_FAULTS = {
+    "400": "A value, a combination of values or the JSON itself is wrong; `param` names it where one can be named.",
+    "403": "A web page from an origin that is not configured may not change anything here.",
+    "404": "There is no such thing. For models, the message lists those there are.",
+    "405": "The path does not take this method.",
+    "413": "The body is larger than this server takes.",
+    "415": "The body is not JSON, or encoded in a way that the server cannot undo.",
+    "426": "WebSocket is not offered; send POST.",
+    "429": "Too many requests wait already. Try again after `retry-after` seconds.",
+    "500": "A fault of the server's own. Report it with the request id.",
+    "502": "The model or its engine broke down.",
+    "503": "Overloaded, shutting down, or the store cannot be written.",
+    "504": "A time limit of the server's ran out.",
+    "4XX": "The request could not be used: unreadable, too large or too slow.",
+    "5XX": "The server could not answer.",
+}
+
+_HEADERS: JsonObject = {
+    "x-request-id": {"description": "Names this answer in the server's log.", "schema": {"type": "string"}},
+    "retry-after": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
+    "x-ore-warning": {"description": "Which tools were skipped, if any.", "schema": {"type": "string"}},
+}
+
+_RESPONSE_ID = _parameter("path", "response_id", {"type": "string"}, "As in the response's `id`.")
+_INCLUDE = _parameter(
+    "query",
+    "include",
+    {"type": "array", "items": {"enum": list(INCLUDES)}},
+    "Extra data wanted. `include[]` is understood too.",
+)
+_STREAM = _parameter(
+    "query",
+    "stream",
+    {"type": "boolean", "enum": [False]},
+    "Only false: a response that was not made in the background is not replayed.",
+)
+_LIMIT = _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Page size.")
+_ORDER = _parameter("query", "order", {"enum": ["asc", "desc"], "default": "desc"}, "Newest first, unless `asc`.")
+_AFTER = _parameter("query", "after", {"type": "string"}, "Start behind the item with this id.")
+
+_STREAM_EXAMPLE = 'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":{...}}\n\n'
+
+_WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "The weather at a place, now.",
+    "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+}
+_PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+_CREATE_EXAMPLES: JsonObject = {
+    "text": {"summary": "A text", "value": CREATE_EXAMPLE},
+    "stream": {"summary": "Events as they come", "value": {**CREATE_EXAMPLE, "stream": True}},
+    "items": {
+        "summary": "A conversation",
+        "value": {
+            "model": "ore-tiny",
+            "instructions": "Answer in one word.",
+            "input": [
+                {"role": "user", "content": "I am Ada."},
+                {"role": "assistant", "content": "Hello, Ada."},
+                {"role": "user", "content": "Who am I?"},
+            ],
+        },
+    },
+    "tool": {
+        "summary": "A tool that you run",
+        "value": {"model": "ore-tiny", "input": "How is the weather in Oslo?", "tools": [_WEATHER]},
+    },
+    "json": {
+        "summary": "JSON that matches a schema",
+        "value": {
+            "model": "ore-tiny",
+            "input": "Ada is 36.",
+            "text": {"format": {"type": "json_schema", "name": "person", "schema": _PERSON, "strict": True}},
+        },
+    },
+}

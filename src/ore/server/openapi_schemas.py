@@ -1,0 +1,511 @@
+"""The schemas of the OpenAPI document: what a request may hold, and what ORE says.
+
+They are made from the structs of `ore.protocol`, so that they cannot drift. Where a struct says only "an object",
+because its check is code, the schema is written out here and agrees with what `check_create` accepts. Rules between
+fields stay in words: they would be unreadable as JSON Schema.
+"""
+
+import types
+import typing
+from typing import Any, Union
+
+import msgspec
+from msgspec import Struct, UnsetType
+
+from ore.backends.base import Capabilities
+from ore.protocol import configuration, content, events, items, responses, tools
+from ore.protocol.decoding import JsonObject
+
+Schema = dict[str, Any]
+
+STATUSES = ("in_progress", "completed", "incomplete", "failed")
+MADE_ITEMS: tuple[type[Struct], ...] = typing.get_args(items.MadeItem)
+PARTS: tuple[type[Struct], ...] = typing.get_args(content.Part)
+DETAILS: tuple[type[Struct], ...] = (
+    responses.IncompleteDetails,
+    responses.ResponseError,
+    responses.InputTokensDetails,
+    responses.OutputTokensDetails,
+    responses.Usage,
+    Capabilities,
+)
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def all_schemas() -> dict[str, Schema]:
+    """Every schema of the document, by its name there."""
+    return _request_schemas() | _response_schemas() | _event_schemas()
+
+
+# Building blocks
+
+
+def _text(most: int | None = None, *, least: int = 0, pattern: str | None = None) -> Schema:
+    limits = {"minLength": least or None, "maxLength": most, "pattern": pattern}
+    return {"type": "string", **{key: value for key, value in limits.items() if value is not None}}
+
+
+def _choice(*values: Any) -> Schema:
+    return {"enum": list(values)}
+
+
+def _array(of: Schema, **limits: int) -> Schema:
+    return {"type": "array", "items": of, **limits}
+
+
+def _object(properties: dict[str, Schema], *required: str, **more: Any) -> Schema:
+    found: Schema = {"type": "object", "properties": properties, **more}
+    return {**found, "required": list(required)} if required else found
+
+
+def _null_or(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _any_of(*names: str, description: str) -> Schema:
+    return {"description": description, "anyOf": [ref(name) for name in names]}
+
+
+# What ORE says: from the structs
+
+
+def _said(kind: type[Struct]) -> Schema:
+    """The object that a struct is encoded as: all its keys are there, but those that may be `UNSET`."""
+    properties: dict[str, Schema] = {}
+    required = []
+    if (tag := kind.__struct_config__.tag) is not None:
+        properties["type"] = {"const": tag}
+        required.append("type")
+    for field in msgspec.structs.fields(kind):
+        properties[field.encode_name] = _SHAPES.get((kind, field.name)) or _schema_of(field.type)
+        if UnsetType not in typing.get_args(field.type):
+            required.append(field.encode_name)
+    return _object(properties, *required)
+
+
+def _schema_of(kind: Any) -> Schema:
+    """The schema of a field's type. msgspec knows the plain ones; unions with any object it refuses."""
+    if kind == items.Item:
+        return ref("OutputItem")
+    if kind == content.Part:
+        return ref("OutputPart")
+    if typing.get_origin(kind) is list:
+        return _array(_schema_of(typing.get_args(kind)[0]))
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        either = [_schema_of(one) for one in typing.get_args(kind) if one is not UnsetType]
+        return either[0] if len(either) == 1 else {"anyOf": either}
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return ref(kind.__name__)
+    return msgspec.json.schema(kind)
+
+
+def _response_schemas() -> dict[str, Schema]:
+    kinds: tuple[type[Struct], ...] = (responses.Response, *DETAILS, *MADE_ITEMS, *PARTS)
+    made = {kind.__name__: _said(kind) for kind in kinds}
+    made["Response"]["description"] = "A response. Its keys are always all there; null means that there is nothing."
+    made["Response"]["examples"] = [RESPONSE_EXAMPLE]
+    known = [kind.__struct_config__.tag for kind in MADE_ITEMS]
+    return {
+        **made,
+        "OutputItem": _any_of(*(kind.__name__ for kind in MADE_ITEMS), "OtherItem", description="What a model made."),
+        "OtherItem": _object({"type": {"type": "string", "not": _choice(*known)}}, "type"),
+        "OutputPart": _any_of(*(kind.__name__ for kind in PARTS), description="A piece of an item."),
+        "EchoedTool": _object({"type": _text()}, "type", description="A tool as it was sent, with its defaults."),
+        "Deleted": _object(
+            {"id": _text(), "object": _choice("response"), "deleted": {"const": True}}, "id", "object", "deleted"
+        ),
+        "InputItemList": _input_item_list(),
+        "Model": _model(),
+        "ModelList": _object({"object": _choice("list"), "data": _array(ref("Model"))}, "object", "data"),
+        "Liveness": _object({"status": _choice("ok")}, "status"),
+        "Readiness": _readiness(),
+        "Version": _object({"version": _text(), "open_responses": _text()}, "version", "open_responses"),
+        "ErrorBody": _error_body(),
+    }
+
+
+def _input_item_list() -> Schema:
+    item = _object({"id": _text(), "type": _text()}, "id", "type", description="An item as the model was given it.")
+    end = _null_or(_text())
+    return _object(
+        {
+            "object": _choice("list"),
+            "data": _array(item),
+            "first_id": end,
+            "last_id": end,
+            "has_more": {"type": "boolean", "description": "Ask again with `after` set to the last item's id."},
+        },
+        *("object", "data", "first_id", "last_id", "has_more"),
+    )
+
+
+def _model() -> Schema:
+    return _object(
+        {
+            "id": _text() | {"description": "The name to send as `model`."},
+            "object": _choice("model"),
+            "created": {"type": "integer", "description": "Seconds since 1970; 0 when unknown."},
+            "owned_by": _text(),
+            "capabilities": ref("Capabilities"),
+        },
+        *("id", "object", "created", "owned_by", "capabilities"),
+    )
+
+
+def _readiness() -> Schema:
+    return _object(
+        {
+            "status": _choice("ok", "unavailable"),
+            "checks": {"type": "object", "additionalProperties": {"type": "boolean"}},
+            "active_runs": {"type": "integer", "minimum": 0},
+            "backends": {"type": "object", "additionalProperties": {"type": "object"}},
+        },
+        "status",
+    )
+
+
+def _error_body() -> Schema:
+    error = _object(
+        {
+            "message": _text() | {"description": "What is wrong, and what to do next. For people."},
+            "type": _text() | {"examples": ["invalid_request_error", "server_error"]},
+            "param": _null_or(_text()) | {"description": "The field at fault, such as `input[2].content`."},
+            "code": _null_or(_text()) | {"description": "What is wrong, for programs."},
+        },
+        *("message", "type", "param", "code"),
+    )
+    example = {
+        "message": "Missing required parameter: 'input'. Send a string, or an array of items.",
+        "type": "invalid_request_error",
+        "param": "input",
+        "code": "missing_required_parameter",
+    }
+    return _object({"error": error}, "error", examples=[{"error": example}])
+
+
+def _event_schemas() -> dict[str, Schema]:
+    """One schema per event, `OutputTextDeltaEvent` and so on, and their union."""
+    kinds = {f"{kind.__name__}Event": kind for kind in _leaves(events.Event)}
+    mapping = {kind.__struct_config__.tag: ref(name)["$ref"] for name, kind in kinds.items()}
+    union = {
+        "description": "One event of a stream, in the order of `sequence_number`.",
+        "oneOf": [ref(name) for name in kinds],
+        "discriminator": {"propertyName": "type", "mapping": mapping},
+    }
+    event = _text() | {"contentMediaType": "application/json", "contentSchema": ref("StreamEvent")}
+    frame = _object(
+        {
+            "event": _text() | {"description": "The same as `type` in `data`."},
+            "data": {"anyOf": [{"const": "[DONE]"}, event]},
+        },
+        "data",
+        description="One frame of a stream. The last has no `event`, and `[DONE]` for its `data`.",
+    )
+    return {name: _said(kind) for name, kind in kinds.items()} | {"StreamEvent": union, "ServerSentEvent": frame}
+
+
+def _leaves(kind: type[Struct]) -> list[type[Struct]]:
+    below = kind.__subclasses__()
+    return [leaf for one in below for leaf in _leaves(one)] if below else [kind]
+
+
+# What clients send: from `CreateBody`, and by hand
+
+
+def _request_schemas() -> dict[str, Schema]:
+    return {"CreateResponse": _create_response()} | _input_items() | _input_parts() | _tools() | _settings()
+
+
+def _create_response() -> Schema:
+    """The fields and limits of `CreateBody`; the shapes it leaves open come from `_REFINED`."""
+    _, derived = msgspec.json.schema_components([responses.CreateBody])
+    properties: dict[str, Schema] = {}
+    for name, schema in derived["CreateBody"]["properties"].items():
+        schema.pop("default")  # null, which stands for the default that the description names
+        properties[name] = {**_REFINED.get(name, schema), "description": ABOUT[name]}
+    return _object(properties, description="Every field may be left out or null.", examples=[CREATE_EXAMPLE])
+
+
+def _input_items() -> dict[str, Schema]:
+    call = {"call_id": _text(64, least=1), "id": _ID, "status": _STATUS}
+    name, whole = _text(128, least=1), _text(content.MAX_TEXT)
+    parts = _array(ref("InputPart"))
+    others = {call: output for call, output in items.CALL_OUTPUTS.items() if call not in _CALLS}
+    loose = "local_shell_call_output"  # the one output that may come without a `call_id`
+    answers = [output for output in others.values() if output != loose]
+    known = ("message", "reasoning", "item_reference", *items.CALL_OUTPUTS, *items.CALL_OUTPUTS.values())
+    return {
+        "InputItem": _any_of(
+            *("InputMessage", "InputFunctionCall", "InputCustomToolCall", "InputCallOutput", "InputReasoning"),
+            *("InputOtherCall", "InputOtherCallOutput", "InputOtherItem"),
+            description="One item of the history. Items of unknown types are kept as they are.",
+        ),
+        "InputMessage": _object(
+            {
+                "type": _choice("message", None),
+                "role": _choice(*items.ROLES),
+                "content": {"anyOf": [_text(content.MAX_TEXT), parts, {"type": "null"}]},
+                "phase": _choice("commentary", "final_answer", None),
+                "id": _ID,
+                "status": _STATUS,
+            },
+            *("role", "content"),
+        ),
+        "InputFunctionCall": _object(
+            {"type": _choice("function_call"), "name": name, "arguments": whole, **call},
+            *("type", "call_id", "name", "arguments"),
+        ),
+        "InputCustomToolCall": _object(
+            {"type": _choice("custom_tool_call"), "name": name, "input": whole, **call},
+            *("type", "call_id", "name", "input"),
+        ),
+        "InputCallOutput": _object(
+            {
+                "type": _choice(*(items.CALL_OUTPUTS[call] for call in _CALLS)),
+                "output": {"anyOf": [whole, parts]},
+                **call,
+            },
+            *("type", "call_id", "output"),
+        ),
+        "InputReasoning": _object(
+            {
+                "type": _choice("reasoning"),
+                "summary": _null_or(_array(ref("SummaryText"))),
+                "content": {"anyOf": [_text(content.MAX_TEXT), parts, {"type": "null"}]},
+                "encrypted_content": _null_or(_text(20_971_520)),
+                "id": _ID,
+            },
+            "type",
+        ),
+        "InputOtherCall": _object(
+            {"type": _choice(*others, loose), "call_id": _null_or(_text(64, least=1)), "id": _ID}, "type"
+        ),
+        "InputOtherCallOutput": _object(
+            {"type": _choice(*answers), "call_id": _text(64, least=1), "id": _ID}, "type", "call_id"
+        ),
+        "InputOtherItem": _object({"type": _text(least=1) | {"not": _choice(*known)}, "id": _ID}, "type"),
+    }
+
+
+def _input_parts() -> dict[str, Schema]:
+    texts = [kind for kind, field in content.TEXT_FIELDS.items() if field == "text"]
+    url = _text(content.MAX_IMAGE_URL, pattern="^(data:|https?://)")
+    detail = _choice("low", "high", "auto", "original", None)
+    file_id, some = _text(512, least=1), _text(least=1)
+    return {
+        "InputPart": _any_of(
+            *("InputTextPart", "InputRefusalPart", "InputImagePart", "InputFilePart", "InputOtherPart"),
+            description="A piece of a message. Nothing is ever fetched from a URL in it.",
+        ),
+        "InputTextPart": _object({"type": _choice(*texts), "text": _text(content.MAX_TEXT)}, "type", "text"),
+        "InputRefusalPart": _object(
+            {"type": _choice("refusal"), "refusal": _text(content.MAX_TEXT)}, "type", "refusal"
+        ),
+        "InputImagePart": _object(
+            {
+                "type": _choice("input_image"),
+                "image_url": {"anyOf": [url, _object({"url": url, "detail": detail}, "url"), {"type": "null"}]},
+                "file_id": _null_or(file_id),
+                "detail": detail,
+            },
+            "type",
+            anyOf=[
+                _object({"image_url": {"not": {"type": "null"}}}, "image_url"),
+                _object({"file_id": file_id}, "file_id"),
+            ],
+        ),
+        "InputFilePart": _object(
+            {
+                "type": _choice("input_file"),
+                "file_data": _null_or(_text(content.MAX_FILE_DATA)),
+                "file_url": _null_or(_text(content.MAX_IMAGE_URL)),
+                "file_id": _null_or(_text(512)),
+                "filename": _null_or(_text(4096)),
+            },
+            "type",
+            anyOf=[_object({key: some}, key) for key in ("file_data", "file_url", "file_id")],
+        ),
+        "InputOtherPart": _object(
+            {"type": _text() | {"not": _choice(*content.TEXT_FIELDS, "input_image", "input_file")}}, "type"
+        ),
+    }
+
+
+def _tools() -> dict[str, Schema]:
+    name = _text(pattern=f"^[a-zA-Z0-9_-]{{1,{tools.MAX_NAME}}}$")
+    return {
+        "Tool": _any_of(
+            *("FunctionTool", "CustomTool", "OtherTool"),
+            description="A tool that the model may call. Tools of types that nothing here can use are skipped.",
+        ),
+        "FunctionTool": _object(
+            {
+                "type": _choice("function"),
+                "name": name,
+                "description": _null_or(_text()),
+                "parameters": _null_or({"type": "object"}) | {"description": "A JSON Schema."},
+                "strict": {"type": ["boolean", "null"]},
+            },
+            *("type", "name"),
+        ),
+        "CustomTool": _object({"type": _choice("custom"), "name": name}, "type", "name"),
+        "OtherTool": _object({"type": _text() | {"not": _choice(*tools.CLIENT_TOOLS)}}, "type"),
+        "ToolChoice": _object(
+            {
+                "type": _text() | {"examples": ["function", "allowed_tools"]},
+                "name": name,
+                "mode": _choice("auto", "required", "none"),
+                "tools": _array(_object({"type": _text(), "name": name}, "type"), minItems=1, maxItems=128),
+            },
+            "type",
+            description="One tool by its name, or `allowed_tools`. What it names has to be among `tools`.",
+        ),
+    }
+
+
+def _settings() -> dict[str, Schema]:
+    json_schema = _object(
+        {
+            "type": _choice("json_schema"),
+            "name": _text(pattern="^[a-zA-Z0-9_-]{1,64}$"),
+            "schema": {"type": "object"},
+            "description": _null_or(_text()),
+            "strict": {"type": ["boolean", "null"]},
+        },
+        *("type", "name", "schema"),
+    )
+    plain = _object({"type": _choice("text", "json_object")}, "type")
+    effort, summary = configuration.EFFORTS, ("auto", "concise", "detailed")
+    return {
+        "TextFormat": {"anyOf": [plain, json_schema]},
+        "TextSettings": _object(
+            {"format": _null_or(ref("TextFormat")), "verbosity": _choice("low", "medium", "high", None)}
+        ),
+        "ReasoningSettings": _object({"effort": _choice(*effort, None), "summary": _choice(*summary, None)}),
+    }
+
+
+_CALLS = ("function_call", "custom_tool_call")
+_ID = _null_or(_text(512))
+_STATUS = _choice(*STATUSES, None)
+_ABSENT: Schema = {"type": "null"}
+
+_REFINED: dict[str, Schema] = {
+    "input": {"anyOf": [_text(content.MAX_TEXT), _array(ref("InputItem")), {"type": "null"}]},
+    "conversation": _ABSENT,
+    "include": _null_or(_array(_choice(*configuration.INCLUDES))),
+    "tools": _null_or(_array(ref("Tool"), maxItems=tools.MAX_TOOLS)),
+    "tool_choice": {"anyOf": [_choice("auto", "none", "required", None), ref("ToolChoice")]},
+    "text": _null_or(ref("TextSettings")),
+    "reasoning": _null_or(ref("ReasoningSettings")),
+    "truncation": _choice(*configuration.TRUNCATIONS, None),
+    "metadata": _null_or(
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": _text(512),
+        }
+    ),
+    "stream_options": _null_or(_object({"include_obfuscation": {"type": "boolean"}})),
+    "background": _choice(False, None),
+    "service_tier": _choice(*configuration.SERVICE_TIERS, None),
+    "prompt": _ABSENT,
+    "moderation": _null_or(_object({"policy": _ABSENT})),
+    "background_options": _null_or(_object({"completion_window": _choice("soonest", None)})),
+    "context_management": _ABSENT,
+    "stop": {"anyOf": [_text(least=1), _array(_text(least=1), maxItems=configuration.MAX_STOPS), {"type": "null"}]},
+}
+"""Fields whose shape `CreateBody` leaves to `check_create`."""
+
+_SHAPES: dict[tuple[type[Struct], str], Schema] = {
+    (responses.Response, "reasoning"): _null_or(
+        _object(
+            {
+                "effort": _choice(*(e for e in configuration.EFFORTS if e not in configuration.ECHOED_EFFORT), None),
+                "summary": _choice("auto", "concise", "detailed", None),
+            },
+            *("effort", "summary"),
+        )
+    ),
+    (responses.Response, "text"): _object(
+        {"format": ref("TextFormat"), "verbosity": _choice("low", "medium", "high")}, "format"
+    ),
+    (responses.Response, "tools"): _array(ref("EchoedTool")),
+    (responses.Response, "tool_choice"): {"anyOf": [_choice("auto", "none", "required"), ref("ToolChoice")]},
+    (responses.Response, "truncation"): _choice(*configuration.TRUNCATIONS),
+    (events.Error, "error"): _error_body()["properties"]["error"],
+}
+"""Fields that a struct calls an object or a string, and that are more than that."""
+
+ABOUT: dict[str, str] = {
+    "model": "A name out of `GET /v1/models`. Left out: the configured default.",
+    "input": "What the model is given: a text, or items. May be left out beside the two next fields.",
+    "instructions": "Stands before everything else. Not inherited from the previous response.",
+    "previous_response_id": "Continue from this stored response: its whole chain comes first.",
+    "conversation": "Not offered: continue with `previous_response_id`, or send the history as `input`.",
+    "include": "Extra data wanted in the answer.",
+    "tools": "At most 1024, each with a name of its own.",
+    "tool_choice": 'Whether and which tools are called; "auto" when left out.',
+    "parallel_tool_calls": "Whether the model may make several calls in one answer; true when left out.",
+    "max_tool_calls": "Bounds the calls of tools that the server runs.",
+    "text": "The form of the answer: plain text, JSON, or JSON that matches a schema.",
+    "reasoning": "How much to think, and whether to summarise it.",
+    "temperature": "Left out: the model's own default.",
+    "top_p": "Left out: the model's own default.",
+    "presence_penalty": "0 when left out.",
+    "frequency_penalty": "0 when left out.",
+    "top_logprobs": "Alternatives shown per token; needs `message.output_text.logprobs` in `include`.",
+    "max_output_tokens": "The answer ends as `incomplete` when it has so many tokens, reasoning included.",
+    "truncation": '"disabled" when left out: a history that is too long is refused.',
+    "metadata": "Up to 16 texts of your own, kept with the response.",
+    "store": "Keep the response, so that it can be read again and continued; true when left out.",
+    "stream": "Answer with events as they come; false when left out.",
+    "stream_options": 'Only together with `"stream": true`.',
+    "background": "Not offered: keep the connection open.",
+    "service_tier": "Accepted and not used; there is one tier.",
+    "safety_identifier": "Your own name for the user, echoed.",
+    "prompt_cache_key": "Requests with the same key are likely to share a prefix; echoed.",
+    "user": "Older form of `safety_identifier`, echoed.",
+    "prompt": "Not offered: send `instructions` and `input`.",
+    "moderation": "Accepted without `policy`, and not used.",
+    "background_options": "Accepted and not used.",
+    "context_management": "Not offered: shorten `input` yourself.",
+    "prompt_cache_retention": "Accepted and not used.",
+    "prompt_cache_options": "Accepted and not used.",
+    "client_metadata": "Accepted and not used.",
+    "image": "Accepted and not used.",
+    "access_programs": "Accepted and not used.",
+    "seed": "An extension of ORE: the same seed and request give the same answer on a local model.",
+    "stop": "An extension of ORE: texts that end the answer.",
+}
+"""One line about every field of a request."""
+
+CREATE_EXAMPLE: JsonObject = {"model": "ore-tiny", "input": "Say hello."}
+
+RESPONSE_EXAMPLE: JsonObject = msgspec.to_builtins(
+    responses.Response(
+        id="resp_6f1c0a54e0f94d0c8f0d1b7f3d2a9e55",
+        created_at=1_795_000_000,
+        completed_at=1_795_000_001,
+        status="completed",
+        model="ore-tiny",
+        output=[
+            items.Message(
+                id="msg_0b7de1a2c5f34c1f9a64be2f6a1c7d08",
+                status="completed",
+                content=[content.OutputText(text="Hello.", annotations=[], logprobs=[])],
+            )
+        ],
+        usage=responses.Usage(
+            input_tokens=9,
+            input_tokens_details=responses.InputTokensDetails(0),
+            output_tokens=2,
+            output_tokens_details=responses.OutputTokensDetails(0),
+            total_tokens=11,
+        ),
+    )
+)

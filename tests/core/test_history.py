@@ -1,0 +1,159 @@
+"""History: the order of the context, the pairing of calls and outputs, and the words of each refusal (section 9)."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ore.core.history import check_continuable, context, previous_not_found
+from ore.core.lifecycle import NEXT_STATUS
+from ore.errors import InvalidRequest
+from ore.protocol.items import CALL_OUTPUTS
+
+
+def message(id: str) -> dict[str, Any]:
+    return {"type": "message", "id": id, "role": "user", "content": []}
+
+
+def call(call_id: str, kind: str = "function_call", **more: Any) -> dict[str, Any]:
+    return {"type": kind, "id": f"{kind}_{call_id}", "call_id": call_id, "status": "completed", **more}
+
+
+def output(call_id: str, kind: str = "function_call") -> dict[str, Any]:
+    return {"type": CALL_OUTPUTS[kind], "id": f"{kind}_{call_id}_out", "call_id": call_id}
+
+
+def refusal(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        context(earlier, new)
+    return caught.value
+
+
+def test_the_context_is_what_was_and_then_what_is_new() -> None:
+    """Earlier items come first, then the input, each in its order and untouched."""
+    earlier, new = [message("a"), message("b")], [message("c"), message("d")]
+    assert context(earlier, new) == (*earlier, *new)
+    assert context([], []) == ()
+
+
+def test_an_item_that_is_echoed_is_not_doubled() -> None:
+    """A client that sends back an item under the id that the chain holds changes nothing; other ids are new items."""
+    earlier = [message("a"), call("c"), output("c")]
+    assert context(earlier, [call("c"), output("c"), message("a"), message("e")]) == (*earlier, message("e"))
+    assert context([], [message("a"), message("a")]) == (message("a"), message("a"))
+
+
+@pytest.mark.parametrize("kind", CALL_OUTPUTS)
+def test_a_call_and_its_output_pair_up(kind: str) -> None:
+    """Every kind of call that a client answers is answered by its output, in the same request or across the chain."""
+    assert len(context([], [call("c", kind), output("c", kind)])) == 2
+    assert len(context([message("a"), call("c", kind)], [output("c", kind)])) == 3
+
+
+@pytest.mark.parametrize("kind", sorted(set(CALL_OUTPUTS) - {"local_shell_call"}))
+def test_a_call_without_its_output_is_refused(kind: str) -> None:
+    """The exact message that clients look for, with `input` as its parameter."""
+    refused = refusal([call("call_x", kind)], [message("a")])
+    assert refused.message == "No tool output found for function call call_x."
+    assert (refused.status, refused.param, refused.code) == (400, "input", "invalid_value")
+
+
+def test_old_shell_calls_are_answered_by_item_id() -> None:
+    """A `local_shell_call` has an output without `call_id`, so its lack is not a fault."""
+    answer = {"type": "local_shell_call_output", "id": "x", "output": "ok"}
+    assert len(context([], [call("c", "local_shell_call"), answer])) == 2
+
+
+@pytest.mark.parametrize("kind", CALL_OUTPUTS)
+def test_an_output_without_its_call_is_refused(kind: str) -> None:
+    """The exact message that clients, and the official suite, look for."""
+    refused = refusal([message("a")], [output("call_x", kind)])
+    assert refused.message == "No tool call found for function call output with call_id call_x."
+    assert (refused.status, refused.param) == (400, "input")
+
+
+def test_an_output_may_not_come_before_its_call() -> None:
+    """The order counts: a model cannot read an answer to what it has not asked yet."""
+    assert "No tool call found" in refusal([], [output("c"), call("c")]).message
+
+
+def test_a_call_that_was_cut_off_is_left_out() -> None:
+    """A call that ended incomplete and was not answered is no part of the context; an answered one is."""
+    cut = call("c", status="incomplete")
+    assert context([message("a"), cut], [message("b")]) == (message("a"), message("b"))
+    assert context([cut], [output("c")]) == (cut, output("c"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_item_references_are_refused_with_the_way_out(known: bool) -> None:
+    """A reference is never dropped silently: it is already there, or the item itself is needed."""
+    refused = refusal([message("a")], [message("b"), {"type": "item_reference", "id": "a" if known else "z"}])
+    assert refused.param == "input[1].id"
+    assert ("leave it out" if known else "send the item itself") in refused.message
+
+
+def test_hosted_calls_need_no_output() -> None:
+    """Items of tools that a server ran carry their own result."""
+    hosted = [{"type": "web_search_call", "id": "ws"}, {"type": "mcp_call", "id": "m"}, {"type": "acme:x", "id": "y"}]
+    assert context(hosted, []) == tuple(hosted)
+
+
+@pytest.mark.parametrize("status", NEXT_STATUS)
+def test_which_responses_can_be_continued(status: str) -> None:
+    """Completed, incomplete and cancelled ones can; a running one not yet, a failed one never (section 11)."""
+    codes = {
+        "queued": "previous_response_not_ready",
+        "in_progress": "previous_response_not_ready",
+        "failed": "previous_response_failed",
+    }
+    if status not in codes:
+        check_continuable(status, "resp_x")
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        check_continuable(status, "resp_x")
+    assert (caught.value.code, caught.value.param) == (codes[status], "previous_response_id")
+    assert "resp_x" in caught.value.message
+
+
+def test_an_unknown_predecessor_is_named() -> None:
+    """The exact message, code and parameter of section 9."""
+    assert previous_not_found("resp_x").payload() == {
+        "message": "Previous response with id 'resp_x' not found.",
+        "type": "invalid_request_error",
+        "param": "previous_response_id",
+        "code": "previous_response_not_found",
+    }
+    assert len(previous_not_found("x" * 10_000).message) < 200
+
+
+PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["call", "output", "cut", "say"])), max_size=8)
+
+
+def built(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    made = {
+        "call": call,
+        "output": output,
+        "cut": lambda name: call(name, status="incomplete"),
+        "say": message,
+    }
+    return [made[kind](name) | {"id": f"{kind}_{at}"} for at, (name, kind) in enumerate(pairs)]
+
+
+# Whatever is let through, every call in it has an output and every output stands behind its call, in the given order.
+@settings(deadline=None, max_examples=200)
+@given(PAIRS, st.integers(0, 8))
+def test_what_passes_is_paired(pairs: list[tuple[str, str]], split: int) -> None:
+    """The model never sees half of a call, and where the split between earlier and new lies makes no difference."""
+    items = built(pairs)
+    try:
+        seen = context(items[:split], items[split:])
+    except InvalidRequest as refused:
+        assert refusal([], items).message == refused.message
+        return
+    assert seen == context([], items)
+    assert [item for item in items if item in seen] == list(seen)
+    calls = [item["call_id"] for item in seen if item["type"] == "function_call"]
+    outputs = [item["call_id"] for item in seen if item["type"] == "function_call_output"]
+    assert set(calls) == set(outputs)
+    assert all(item["type"] != "function_call" for item in items if item not in seen and item["status"] == "completed")

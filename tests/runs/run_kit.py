@@ -1,0 +1,217 @@
+"""What the tests of runs share: a store in memory, a backend that can be held, and what must hold of every run."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+import anyio
+import msgspec
+from core.writing import RICH, counted
+
+from ore.backends.base import Model, ModelRequest, Sampling
+from ore.backends.scripted import Script, ScriptedBackend, Step
+from ore.core.deltas import Delta, Finish, Usage
+from ore.ids import new_id
+from ore.protocol.decoding import JsonObject
+from ore.protocol.events import encode
+from ore.protocol.responses import Create, check_create
+from ore.routing.router import Router
+from ore.runs.loop import from_stored
+from ore.runs.run import Run
+from ore.runs.supervisor import Supervisor
+from ore.stores.base import ItemPage, MissingAncestor, StoredResponse, Turn
+
+NOW = 1_795_000_000
+OWNER = "me"
+FINISH = Finish("stop", Usage(input_tokens=3, output_tokens=2))
+STEPS: tuple[Step, ...] = (*RICH, FINISH)
+HOLD: Final = 86_400.0
+"""A step at which the backend says that it was reached, and waits to be released."""
+
+
+class MemoryStore:
+    """A store that keeps its promises for as long as the test lasts, on any event loop."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], StoredResponse] = {}
+        self.saves = 0
+        self.fault: Exception | None = None
+        self.hangs = False
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    async def save(self, owner: str, response: StoredResponse) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self.hangs:
+            await anyio.sleep_forever()
+        if self.fault is not None:
+            raise self.fault
+        self.saves += 1
+        self.kept[owner, response.id] = response
+
+    async def load(self, owner: str, response_id: str) -> StoredResponse | None:
+        await anyio.lowlevel.checkpoint()
+        return self.kept.get((owner, response_id))
+
+    async def delete(self, owner: str, response_id: str) -> bool:
+        await anyio.lowlevel.checkpoint()
+        return self.kept.pop((owner, response_id), None) is not None
+
+    async def chain(self, owner: str, response_id: str) -> list[Turn] | None:
+        await anyio.lowlevel.checkpoint()
+        if self.fault is not None:
+            raise self.fault
+        turns: list[Turn] = []
+        at: str | None = response_id
+        while at is not None:
+            found = self.kept.get((owner, at))
+            if found is None and not turns:
+                return None
+            if found is None:
+                raise MissingAncestor(at)
+            turns.insert(0, Turn(id=found.id, status=found.status, input=found.input, output=found.output))
+            at = found.previous_response_id
+        return turns
+
+    async def input_items(
+        self, owner: str, response_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ItemPage | None:
+        raise NotImplementedError("runs do not list")
+
+    async def health(self) -> bool:
+        return True
+
+
+class HeldBackend(ScriptedBackend):
+    """A scripted backend that stops at `HOLD` until it is released; `reached` says that it did."""
+
+    def __init__(self, scripts: dict[str, Script]) -> None:
+        super().__init__(scripts)
+        self.reached = anyio.Event()
+        self.release = anyio.Event()
+        self.hold_entering = False
+        self.defaults = Sampling()
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Delta]]:
+        if self.hold_entering:
+            await self._hold()
+        async with super().stream(request) as playing:
+            yield playing
+
+    async def _play(self, steps: Sequence[Step]) -> AsyncGenerator[Delta]:
+        for step in steps:
+            if step is HOLD:
+                await self._hold()
+            elif isinstance(step, Exception):
+                raise step
+            else:
+                await anyio.lowlevel.checkpoint()
+                yield step  # type: ignore[misc]
+
+    async def _hold(self) -> None:
+        self.reached.set()
+        await self.release.wait()
+
+    async def models(self) -> list[Model]:
+        return [msgspec.structs.replace(model, defaults=self.defaults) for model in await super().models()]
+
+
+class World:
+    """A supervisor over one held backend and one store, and the means to play a request."""
+
+    def __init__(self, supervisor: Supervisor, backend: HeldBackend, store: MemoryStore, scripts: dict[str, Script]):
+        self.supervisor = supervisor
+        self.backend = backend
+        self.store = store
+        self.scripts = scripts
+
+    def create(self, **fields: Any) -> Create:
+        return check_create({"model": "m", "input": "Hi", **fields}, counted() if "ids" in fields else new_id)
+
+    async def play(
+        self, *steps: Step, meddle: Callable[[Run], Any] | None = None, owner: str = OWNER, **fields: Any
+    ) -> "Played":
+        """Run a script to its end. `meddle` is called once the script holds."""
+        if steps:
+            self.scripts["m"] = steps
+        run = self.supervisor.start(owner, self.create(**fields))
+        played = Played(run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(played.follow)
+            if meddle is not None:
+                await self.backend.reached.wait()
+                meddle(run)
+        await run.ended()
+        while self.supervisor.active:
+            await anyio.lowlevel.checkpoint()
+        return played
+
+
+@asynccontextmanager
+async def world(*steps: Step, run_seconds: float = 3600.0) -> AsyncIterator[World]:
+    scripts: dict[str, Script] = {"m": steps or STEPS}
+    backend, store = HeldBackend(scripts), MemoryStore()
+    async with Supervisor(
+        Router({"scripted": backend}), store, new_id=new_id, now=lambda: NOW, run_seconds=run_seconds
+    ) as supervisor:
+        yield World(supervisor, backend, store, scripts)
+    assert supervisor.active == 0
+
+
+class Played:
+    """A run that was followed from its start."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.bodies: list[bytes] = []
+        self.types: list[str] = []
+        self._follower = run.log.follow()
+
+    async def follow(self) -> None:
+        async for batch in self._follower.batches():
+            self.bodies += [entry.body for entry in batch]
+            self.types += [entry.type for entry in batch]
+        self._follower.leave()
+
+    @property
+    def events(self) -> list[JsonObject]:
+        return [msgspec.json.decode(body) for body in self.bodies]
+
+    @property
+    def final(self) -> JsonObject:
+        shown: JsonObject = msgspec.json.decode(encode(self.run.response))
+        return shown
+
+
+TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
+
+
+def check_run(played: Played, here: World, *, stored: bool = True) -> None:
+    """What holds of every run that began, however it ended (invariants I1, I2, I3, I5 and I6)."""
+    events, final = played.events, played.final
+    assert here.backend.active == 0
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert played.types == [event["type"] for event in events]
+    assert played.types[:2] == ["response.created", "response.in_progress"]
+    ended = [TERMINAL[kind] for kind in played.types if kind in TERMINAL]
+    assert ended == ([] if final["status"] == "cancelled" else [final["status"]])
+    if ended:
+        assert events[-1]["response"] == final
+        assert ("error" in played.types) == (ended == ["failed"])
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    added = [event["item"]["id"] for event in events if event["type"] == "response.output_item.added"]
+    assert [item["id"] for item in done] == added
+    assert done == final["output"]
+    statuses = [item.get("status", "completed") for item in final["output"]]
+    assert set(statuses[:-1]) <= {"completed"}
+    assert final["status"] != "completed" or set(statuses) <= {"completed"}
+    found = here.store.kept.get((played.run.owner, played.run.id))
+    assert (found is not None) == stored
+    if found is not None:
+        assert from_stored(found) == encode(played.run.response)
+        assert found.status == final["status"]
