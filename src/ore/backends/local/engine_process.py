@@ -1,0 +1,216 @@
+"""The near end of an engine process: spawns it, watches it, brings it back when it dies, ends it.
+
+It knows how to start `llama_cpp_server` and nothing about requests. It never forks (a fork after an engine's threads
+exist is unsafe) and refuses to start a second process while one is alive.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from ore.backends.local.options import EngineOptions
+from ore.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE: Final = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
+BACKOFF: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds before the first, second, ... restart; the last one repeats."""
+STEADY_AFTER: Final = 60.0
+"""Seconds after which a process counts as healthy and the backoff begins anew."""
+LONGEST_FOLDER: Final = 70
+FAR_END: Final = "ore.backends.local.llama_cpp_server"
+
+
+class Said(msgspec.Struct):
+    """The far end's one line."""
+
+    ready: bool = False
+    error: str = ""
+
+
+class EngineProcess:
+    """One child process, kept alive between `start` and `stop`.
+
+    `on_up` is called each time a process is ready and `on_down` each time one has died by itself, both on the loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: EngineOptions,
+        *,
+        backoff: tuple[float, ...] = BACKOFF,
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.api_key = secrets.token_urlsafe(32)
+        self.restarts = 0
+        self._backoff = backoff
+        self._on_up = on_up
+        self._on_down = on_down
+        self._folder: Path | None = None
+        self._child: asyncio.subprocess.Process | None = None
+        self._last_words: deque[str] = deque(maxlen=12)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._up = False
+
+    @property
+    def up(self) -> bool:
+        """Whether a process is ready to answer."""
+        return self._up
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
+    @property
+    def socket(self) -> str:
+        """Path of the Unix socket, the same for every launch. Valid after `start`."""
+        return str((self._folder or Path()) / "engine.sock")
+
+    async def start(self) -> None:
+        """Launch the process and wait until the model is loaded. Raises `StartupError`."""
+        if self._keeper is not None:
+            return
+        self._folder = Path(tempfile.mkdtemp(prefix="ore-", dir=_short_folder()))
+        try:
+            await self._launch()
+        except BaseException:
+            await self.stop()
+            raise
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End the process: SIGTERM, then SIGKILL after `STOP_GRACE` seconds. Idempotent."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        await self._end_child()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    async def _launch(self) -> None:
+        await anyio.Path(self.socket).unlink(missing_ok=True)
+        self._last_words.clear()
+        child = self._child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            FAR_END,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: S101
+        listener = asyncio.create_task(self._listen(child.stderr))
+        self._tasks.add(listener)
+        listener.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(ConnectionError):
+            child.stdin.write(self._parameters() + b"\n")
+            await child.stdin.drain()
+        line = await child.stdout.readline()
+        said = msgspec.json.decode(line, type=Said) if line else Said()
+        if not said.ready:
+            await self._end_child()
+            await asyncio.wait([listener])
+            raise StartupError(self._reason(said.error))
+        self._up = True
+        log.info("model %s is loaded", self.name)
+        self._on_up()
+
+    def _parameters(self) -> bytes:
+        options = self.options
+        return msgspec.json.encode(
+            {
+                "path": str(options.path),
+                "socket": self.socket,
+                "api_key": self.api_key,
+                "slots": options.slots,
+                "context": options.context,
+                "threads": options.threads,
+                "batch": options.batch,
+                "gpu_layers": options.gpu_layers,
+                "prompt_cache_mib": options.prompt_cache_mib,
+            }
+        )
+
+    def _reason(self, error: str) -> str:
+        words = [error] if error else []
+        words += [line for line in self._last_words if " E " in line or "rror" in line][-3:]
+        words = words or list(self._last_words)[-3:] or ["the engine process ended without a word"]
+        return (
+            f"The model {self.name!r} could not be loaded: {'; '.join(words)}. Check its path, and its size in memory."
+        )
+
+    async def _listen(self, stderr: asyncio.StreamReader) -> None:
+        while line := await _next_line(stderr):
+            text = line.decode("utf-8", "replace").rstrip()
+            self._last_words.append(text[:400])
+            log.debug("%s: %s", self.name, text)
+
+    async def _keep(self) -> None:
+        """Wait for the process to die; bring it back; until cancelled."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            assert self._child is not None  # noqa: S101
+            since = loop.time()
+            code = await self._child.wait()
+            self._up = False
+            self._on_down()
+            failures = 0 if loop.time() - since > STEADY_AFTER else failures
+            log.error("the engine of model %s died (%s); last words: %s", self.name, code, self._last_words)
+            while not self._up:
+                await asyncio.sleep(self._backoff[min(failures, len(self._backoff) - 1)])
+                failures += 1
+                self.restarts += 1
+                try:
+                    await self._launch()
+                except (StartupError, OSError) as error:
+                    log.error("%s", error)  # noqa: TRY400 - expected, and its traceback says nothing more
+
+    async def _end_child(self) -> None:
+        child, self._child, self._up = self._child, None, False
+        if child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            child.terminate()
+        try:
+            await asyncio.wait_for(child.wait(), STOP_GRACE)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _short_folder() -> str | None:
+    """Where sockets go: the path of one has 104 to 108 bytes at most, and TMPDIR may be longer than that."""
+    return None if len(tempfile.gettempdir()) < LONGEST_FOLDER else "/tmp"  # noqa: S108 - mkdtemp makes it private
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes:
+    """Like `readline`, but a line too long for the buffer comes in pieces instead of raising."""
+    try:
+        return await reader.readline()
+    except ValueError:
+        return await reader.read(4096) or b""

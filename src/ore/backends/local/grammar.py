@@ -1,0 +1,218 @@
+"""Builds the grammar that holds a model to its tools and its text format, in llguidance's dialect of Lark.
+
+Pure, and for every engine that takes such a grammar. Free text, tool calls, JSON and a think block are put together
+from a table row per family of call formats, so that a new family is a row. It refuses (400) whatever cannot be
+enforced, because an engine given a grammar it cannot compile may well answer without any.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.local.json_schemas import Verdict, check_schema, compile_problem, loosen_schema
+from ore.backends.local.tool_choice import Callable, ToolPlan
+from ore.errors import InvalidRequest
+
+MAX_CALLS: Final = 32
+"""Calls in one sampling, at most: a model that has lost its way must not call for ever."""
+MAX_GRAMMAR_BYTES: Final = 1024 * 1024
+
+
+class ToolCallFormat(Struct, frozen=True, kw_only=True):
+    """How a family of models writes a call: open, before_name, the name, before_arguments, the JSON, after, close.
+
+    The name stands inside a JSON string. `between` separates two calls.
+    """
+
+    family: str
+    open: str
+    before_name: str
+    before_arguments: str
+    after: str
+    close: str
+    between: str
+
+
+HERMES: Final = ToolCallFormat(
+    family="hermes",
+    open="<tool_call>",
+    before_name='\n{"name": "',
+    before_arguments='", "arguments": ',
+    after="}\n",
+    close="</tool_call>",
+    between="\n",
+)
+FORMATS: Final = (HERMES,)
+
+
+class Markup(Struct, frozen=True, kw_only=True):
+    """What a model's vocabulary and template make of the markers.
+
+    `special` are the markers that are control tokens (invisible to a grammar of bytes). `thinks`: the model may open
+    with a think block; `thinking`: the prompt has already opened it.
+    """
+
+    call: ToolCallFormat = HERMES
+    special: frozenset[str] = frozenset()
+    think_open: str = "<think>"
+    think_close: str = "</think>"
+    thinks: bool = False
+    thinking: bool = False
+
+
+def build_grammar(request: ModelRequest, plan: ToolPlan, markup: Markup) -> str:
+    """The grammar for one request; empty when nothing needs to be held. Raises `InvalidRequest`.
+
+    Compiles every schema: a hostile one can take for ever, so servers go through `grammar_process`.
+    """
+    spelled_out = _compose(request, plan, structs.replace(markup, special=frozenset()))
+    if spelled_out and (problem := compile_problem(spelled_out)):
+        raise InvalidRequest(
+            f"The tools and the text format cannot be enforced together: {problem}. Simplify the schemas.",
+            code="invalid_function_parameters" if plan.allowed else "invalid_json_schema",
+            param="tools" if plan.allowed else "text.format.schema",
+        )
+    return _compose(request, plan, markup) if markup.special else spelled_out
+
+
+def _compose(request: ModelRequest, plan: ToolPlan, markup: Markup) -> str:
+    answer = _answer_schema(request.text_format)
+    rules = [_call_rule(i, tool, markup) for i, tool in enumerate(plan.allowed)]
+    if not rules and answer is None:
+        return _without_calls(markup) if request.tools else ""
+    writer = _Writer(markup)
+    body = writer.body([f"call_{i}" for i in range(len(rules))], answer, plan)
+    grammar = "\n".join(["%llguidance {}", f"start: {body}", *writer.rules, *rules]) + "\n"
+    if len(grammar) > MAX_GRAMMAR_BYTES:
+        raise InvalidRequest("The schemas of all tools together are too large.", param="tools")
+    return grammar
+
+
+def _answer_schema(text_format: JsonObject) -> str | None:
+    """The `%json` body that the whole answer must match, or None for free text."""
+    if text_format.get("type") == "json_object":
+        return _must({"type": "object"})
+    if text_format.get("type") != "json_schema":
+        return None
+    schema = text_format.get("schema")
+    schema = schema if isinstance(schema, dict | bool) else {}
+    verdict = _judge(schema, strict=bool(text_format.get("strict")))
+    if verdict.problem:
+        raise InvalidRequest(
+            f"Invalid schema for response_format {text_format.get('name')!r}: {verdict.problem}. "
+            "Remove or replace that part of the schema.",
+            code="invalid_json_schema",
+            param="text.format.schema",
+        )
+    return verdict.grammar
+
+
+def _judge(schema: JsonObject | bool, *, strict: bool) -> Verdict:
+    verdict = check_schema(schema)
+    return verdict if strict or not verdict.problem else loosen_schema(schema)
+
+
+def _must(schema: JsonObject) -> str:
+    return check_schema(schema).grammar
+
+
+def arguments_schema(tool: Callable) -> str:
+    """The `%json` body for a call's arguments: always an object. Not strict: what cannot be enforced is let go."""
+    schema = tool.parameters if tool.parameters.get("type") else {"type": "object", **tool.parameters}
+    verdict = _judge(schema, strict=tool.strict)
+    if schema.get("type") != "object":
+        verdict = Verdict("its root must have the type 'object'", "")
+    if not verdict.problem:
+        return verdict.grammar
+    if not tool.strict:
+        return _must({"type": "object"})
+    param = f"tools[{tool.index}]." + ("parameters" if tool.kind == "function_call" else "format.definition")
+    raise InvalidRequest(
+        f"Invalid schema for function {tool.name!r}: {verdict.problem}. "
+        'Remove or replace that part, or set "strict" to false.',
+        code="invalid_function_parameters",
+        param=param,
+    )
+
+
+def _call_rule(i: int, tool: Callable, markup: Markup) -> str:
+    """From after the open marker to before the close marker."""
+    row = markup.call
+    head = _literal(row.before_name + msgspec.json.encode(tool.name).decode()[1:-1] + row.before_arguments)
+    return f"call_{i}: {head} arguments_{i} {_literal(row.after)}\narguments_{i}: %json {arguments_schema(tool)}"
+
+
+class _Writer:
+    """Puts the parts together; `rules` collects what the body refers to."""
+
+    def __init__(self, markup: Markup) -> None:
+        self.markup = markup
+        self.rules: list[str] = []
+
+    def body(self, calls: list[str], answer: str | None, plan: ToolPlan) -> str:
+        """What may follow `start:`."""
+        ways = [] if answer is None or plan.required else [self._rule("answer", f"%json {answer}")]
+        free = answer is None and not plan.required
+        if calls:
+            self._rule("call", " | ".join(calls))
+            close, between = self._token(self.markup.call.close), _literal(self.markup.call.between)
+            more = f"({between} {self._token(self.markup.call.open)} call {close}){{0,{MAX_CALLS - 1}}}"
+            first = f"{self._opening(free=free)} call {close}"
+            ways.append(self._rule("calls", f"{first} {more}" if plan.parallel else first))
+        if free:
+            ways.append("text")
+            self.rules.append("text: /(?s:.*)/")
+        return self._think(free=free) + "(" + " | ".join(ways) + ")"
+
+    def _opening(self, *, free: bool) -> str:
+        """The open marker of the first call; after free text, the first time that the marker is complete."""
+        marker = self.markup.call.open
+        if not free:
+            return self._token(marker)
+        if marker in self.markup.special:
+            return f"/(?s:.*)/ {self._token(marker)}"
+        self.rules.append(f"opening[lazy]: /(?s:.*){_in_regex(marker)}/")
+        return "opening"
+
+    def _think(self, *, free: bool) -> str:
+        """The think block, if there may be one. In free text an unopened one is text like any other."""
+        markup = self.markup
+        if not markup.thinks or (free and not markup.thinking):
+            return ""
+        if markup.think_close in markup.special:
+            self.rules.append(f"thought: /(?s:.*)/ {self._token(markup.think_close)} /\\n{{0,2}}/")
+        else:
+            self.rules.append("thought: thoughts /\\n{0,2}/")
+            self.rules.append(f"thoughts[lazy]: /(?s:.*){_in_regex(markup.think_close)}/")
+        return "thought " if markup.thinking else f"({self._token(markup.think_open)} thought)? "
+
+    def _token(self, marker: str) -> str:
+        return marker if marker in self.markup.special else _literal(marker)
+
+    def _rule(self, name: str, body: str) -> str:
+        self.rules.append(f"{name}: {body}")
+        return name
+
+
+def _without_calls(markup: Markup) -> str:
+    """Free text in which the open marker cannot be completed: for `tool_choice` none."""
+    marker = markup.call.open
+    if marker in markup.special:
+        return "%llguidance {}\nstart: /(?s:.*)/\n"
+    return f"%llguidance {{}}\nstart: TEXT\nTEXT: /(?s:.*)/ & ~/(?s:.*){_in_regex(marker)}(?s:.*)/\n"
+
+
+def _literal(text: str) -> str:
+    return msgspec.json.encode(text).decode() if text.isascii() else '"' + _escaped(text) + '"'
+
+
+def _escaped(characters: Iterable[str]) -> str:
+    return "".join(f"\\u{{{ord(c):x}}}" for c in characters)
+
+
+def _in_regex(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", lambda match: f"\\x{{{ord(match[0]):x}}}", text)

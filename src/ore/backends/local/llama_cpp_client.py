@@ -1,0 +1,198 @@
+"""Speaks llama.cpp's native HTTP dialect over a Unix socket: properties, tokens, streamed completions.
+
+The hot path of the default engine: one read may bring many chunks, each decoded straight into a struct. It refuses to
+know about items, deltas or slots, and it never waits with a timeout: an engine that dies closes its socket.
+"""
+
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from ore.backends.base import JsonObject
+from ore.errors import InvalidRequest, ModelFailed, OreError
+
+_BASE: Final = "http://engine"
+
+
+class Modalities(Struct, frozen=True):
+    vision: bool = False
+
+
+class SlotDefaults(Struct, frozen=True):
+    n_ctx: int = 0
+
+
+class Props(Struct, frozen=True):
+    """What `GET /props` says and we need."""
+
+    default_generation_settings: SlotDefaults
+    total_slots: int = 1
+    chat_template: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+    modalities: Modalities = Modalities()
+
+
+class Timings(Struct, frozen=True):
+    cache_n: int = 0
+
+
+class Fault(Struct, frozen=True):
+    """llama.cpp's error object."""
+
+    message: str = ""
+    type: str = ""
+    n_prompt_tokens: int = 0
+    n_ctx: int = 0
+
+
+class Chunk(Struct, frozen=True):
+    """One event of a completion; the last one has `stop`."""
+
+    content: str = ""
+    stop: bool = False
+    stop_type: str = ""
+    tokens_predicted: int = 0
+    tokens_evaluated: int = 0
+    timings: Timings = Timings()
+    completion_probabilities: list[JsonObject] = []
+    error: Fault | None = None
+
+
+class _Refused(Struct, frozen=True):
+    error: Fault = Fault()
+
+
+class _Tokens(Struct, frozen=True):
+    tokens: list[int] = []
+
+
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+
+FINAL_FIELDS: Final = ["content", "stop", "stop_type", "tokens_predicted", "tokens_evaluated", "timings"]
+"""Without this list the last chunk repeats the whole prompt."""
+
+
+class Completion:
+    """An answer that is being sampled."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._rest = b""
+
+    async def read(self) -> list[Chunk]:
+        """The next chunks, at least one. Raises `ModelFailed` when the stream ends without its last chunk."""
+        while True:
+            try:
+                data = await self._response.content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                raise _died() from error
+            if not data:
+                raise _died()
+            *frames, self._rest = (self._rest + data).split(b"\n\n")
+            chunks = [_decode(frame) for frame in frames if frame and not frame.startswith(b":")]
+            if chunks:
+                return chunks
+
+    def close(self) -> None:
+        """Disconnect at once: that is what frees the slot in the engine. Idempotent."""
+        self._response.close()
+
+
+class LlamaCppClient:
+    """One engine's client; `close` it."""
+
+    def __init__(self, socket: str, api_key: str) -> None:
+        # llama.cpp holds a thread for each idle connection, and closes it after 5 s: a new one each time is cheaper.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(socket, limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None),
+            headers={"Authorization": f"Bearer {api_key}"},
+            json_serialize=lambda body: msgspec.json.encode(body).decode(),
+            read_bufsize=64 * 1024,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def props(self) -> Props:
+        return msgspec.json.decode(await self._call("GET", "/props"), type=Props)
+
+    async def slots(self) -> list[JsonObject]:
+        """The engine's view of its slots: for tests and for the doctor."""
+        return msgspec.json.decode(await self._call("GET", "/slots"), type=list[JsonObject])
+
+    async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        body = {"content": text, "add_special": add_special, "parse_special": parse_special}
+        return msgspec.json.decode(await self._call("POST", "/tokenize", body), type=_Tokens).tokens
+
+    async def complete(self, body: JsonObject) -> Completion:
+        """Begin to sample. Raises `InvalidRequest` or `ModelFailed`."""
+        whole = {
+            **body,
+            "stream": True,
+            "return_progress": True,
+            "cache_prompt": True,
+            "timings_per_token": False,
+            "response_fields": FINAL_FIELDS,
+        }
+        try:
+            response = await self._session.post(f"{_BASE}/completion", data=msgspec.json.encode(whole))
+            if response.status == 200:
+                return Completion(response)
+            raw = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _died() from error
+        raise _fault(_fault_of(raw))
+
+    async def _call(self, method: str, path: str, body: Any = None) -> bytes:
+        data = None if body is None else msgspec.json.encode(body)
+        try:
+            async with self._session.request(method, _BASE + path, data=data) as response:
+                raw = await response.read()
+                if response.status == 200:
+                    return raw
+        except (aiohttp.ClientError, OSError) as error:
+            raise _died() from error
+        raise _fault(_fault_of(raw))
+
+
+def _decode(frame: bytes) -> Chunk:
+    prefix, _, data = frame.partition(b": ")
+    if prefix == b"error":
+        raise _fault(msgspec.json.decode(data, type=Fault))
+    chunk = _decode_chunk(data)
+    if chunk.error is not None:
+        raise _fault(chunk.error)
+    return chunk
+
+
+def _fault_of(raw: bytes) -> Fault:
+    try:
+        return msgspec.json.decode(raw, type=_Refused).error
+    except msgspec.DecodeError:
+        return Fault()
+
+
+def _fault(fault: Fault) -> OreError:
+    if fault.type == "exceed_context_size_error":
+        return context_exceeded(fault.n_prompt_tokens, fault.n_ctx)
+    if fault.type == "invalid_request_error":
+        return InvalidRequest(f"The model's engine refused the request: {fault.message[:300]}")
+    return ModelFailed("The model's engine failed on this request. Try again; the operator's log may say more.")
+
+
+def context_exceeded(tokens: int, context: int) -> InvalidRequest:
+    """The 400 for a prompt that leaves no room for an answer."""
+    return InvalidRequest(
+        f"Your input is {tokens} tokens long, but this model's context holds {context} tokens, the answer included. "
+        "Shorten the input, the tools or the history, or use a model with a larger context.",
+        code="context_length_exceeded",
+        param="input",
+    )
+
+
+def _died() -> ModelFailed:
+    return ModelFailed("The model's engine stopped while it was needed. It is being restarted: try again.")

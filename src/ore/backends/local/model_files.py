@@ -1,0 +1,121 @@
+"""Brings a GGUF file from a model hub to this machine: resumed where it broke off, checked, then renamed into place.
+
+Whoever calls knows where the file belongs, and draws the progress. It refuses to put anything at the target that is
+not a whole GGUF file, and it never runs while a server answers requests.
+"""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import anyio
+
+from ore.errors import StartupError
+
+HUB_URL: Final = "https://huggingface.co"
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are here, and the bytes of the whole file (0 while unknown)."""
+
+_PIECE: Final = 1024 * 1024
+_SILENCE: Final = 60.0
+
+
+async def fetch_model(
+    repo: str,
+    file: str,
+    target: Path,
+    *,
+    hub_url: str = HUB_URL,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Make sure that `target` holds `file` of the hub's `repo`; returns it. Raises `StartupError`.
+
+    A file that is there already is not asked about again.
+    """
+    if await anyio.Path(target).is_file():
+        return target
+    download = _Download(f"{repo}:{file}", target, progress or (lambda _done, _total: None))
+    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            await download.run(session, f"{hub_url.rstrip('/')}/{repo}/resolve/main/{file}")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise StartupError(
+            f"The model {repo}:{file} could not be downloaded ({type(error).__name__}). Check the network and start "
+            "again: the download goes on where it stopped. Or download the file by hand and give its path."
+        ) from error
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or "the disk refused")
+        raise StartupError(f"The model {repo}:{file} could not be saved: {what}. Mend that and start again.") from error
+    return target
+
+
+class _Download:
+    """One file. The part and the version it belongs to lie beside the target until it is whole."""
+
+    def __init__(self, name: str, target: Path, progress: Progress) -> None:
+        self._name = name
+        self._target = anyio.Path(target)
+        self._part = anyio.Path(f"{target}.part")
+        self._version = anyio.Path(f"{target}.part.etag")
+        self._progress = progress
+
+    async def run(self, session: aiohttp.ClientSession, url: str) -> None:
+        start = (await self._part.stat()).st_size if await self._part.is_file() else 0
+        version = await self._version.read_text() if start and await self._version.is_file() else ""
+        headers = {"Range": f"bytes={start}-", "If-Range": version} if version else {}
+        async with session.get(url, headers=headers) as response:
+            if response.status == 416:
+                await self._forget()
+                raise StartupError(f"The download of {self._name} did not fit what is on disk. Start again.")
+            self._refuse(response.status)
+            start = start if response.status == 206 else 0
+            total = start + (response.content_length or 0)
+            await self._version.write_text(_strong(response.headers.get("ETag", "")))
+            done = await self._receive(response, start, total)
+        await self._settle(done, total)
+
+    async def _receive(self, response: aiohttp.ClientResponse, done: int, total: int) -> int:
+        async with await anyio.open_file(self._part, "ab" if done else "wb") as file:
+            self._progress(done, total)
+            async for piece in response.content.iter_chunked(_PIECE):
+                await file.write(piece)
+                done += len(piece)
+                self._progress(done, total)
+        return done
+
+    async def _settle(self, done: int, total: int) -> None:
+        if done < total:
+            raise aiohttp.ClientPayloadError
+        async with await anyio.open_file(self._part, "rb") as file:
+            magic = await file.read(4)
+        if magic != b"GGUF":
+            await self._forget()
+            raise StartupError(f"The hub's answer for {self._name} is not a GGUF file. Check the file's name.")
+        await self._part.rename(self._target)
+        await self._version.unlink(missing_ok=True)
+
+    async def _forget(self) -> None:
+        await self._part.unlink(missing_ok=True)
+        await self._version.unlink(missing_ok=True)
+
+    def _refuse(self, status: int) -> None:
+        if status in {401, 403}:
+            raise StartupError(
+                f"The hub does not hand out {self._name} without permission: it is private or gated, or its name is "
+                "misspelt. Check the name; or download the file by hand and give its path."
+            )
+        if status == 404:
+            raise StartupError(f"There is no {self._name} on the hub. Check the repository and the file name.")
+        if status not in {200, 206}:
+            raise StartupError(f"The hub answered with status {status} for {self._name}. Try again later.")
+
+
+def _strong(etag: str) -> str:
+    """A weak tag cannot vouch for bytes: without a strong one, a broken download begins anew."""
+    return "" if etag.startswith("W/") else etag

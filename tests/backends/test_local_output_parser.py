@@ -1,0 +1,152 @@
+"""The output parser: every way of cutting the same text gives the same deltas, and markup never leaks."""
+
+import itertools
+import json
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from ore.backends.local.grammar import Markup
+from ore.backends.local.output_parser import OutputParser
+from ore.core.deltas import Delta, Reasoning, Text, ToolArguments, ToolCall
+
+PLAIN = Markup()
+THINKS = Markup(thinks=True)
+THINKING = Markup(thinks=True, thinking=True)
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": [1, "}\\""]}}\n</tool_call>'
+
+
+def parse(
+    pieces: Iterable[str], markup: Markup = PLAIN, *, custom: frozenset[str] = frozenset(), calls: bool = True
+) -> list[Delta]:
+    numbers = itertools.count(1)
+    parser = OutputParser(markup, lambda: f"call_{next(numbers)}", calls=calls, custom=custom)
+    deltas = [delta for piece in pieces for delta in parser.feed(piece)] + parser.finish()
+    return merged(deltas)
+
+
+def merged(deltas: Iterable[Delta]) -> list[Delta]:
+    whole: list[Delta] = []
+    for delta in deltas:
+        last = whole[-1] if whole else None
+        if isinstance(delta, Text | Reasoning | ToolArguments) and type(last) is type(delta):
+            whole[-1] = structs.replace(last, text=last.text + delta.text)
+        else:
+            whole.append(delta)
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("text", "deltas"),
+    [
+        ("Hello.", [Text("Hello.")]),
+        ("", []),
+        ("a < b <tool_calls>", [Text("a < b <tool_calls>")]),
+        ("ends with <tool_", [Text("ends with <tool_")]),
+        (CALL, [ToolCall("call_1", "add"), ToolArguments('{"a": [1, "}\\""]}')]),
+        ("So:\n" + CALL, [Text("So:"), ToolCall("call_1", "add"), ToolArguments('{"a": [1, "}\\""]}')]),
+        (
+            CALL + "\n\n" + CALL + "\n",
+            [
+                ToolCall("call_1", "add"),
+                ToolArguments('{"a": [1, "}\\""]}'),
+                ToolCall("call_2", "add"),
+                ToolArguments('{"a": [1, "}\\""]}'),
+            ],
+        ),
+        ('<tool_call>{"name":"f","arguments":{}}</tool_call>', [ToolCall("call_1", "f"), ToolArguments("{}")]),
+        ('<tool_call>{"name": "f"}</tool_call>', [ToolCall("call_1", "f"), ToolArguments("{}")]),
+        (
+            '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>',
+            [ToolCall("call_1", "f"), ToolArguments('{"a":1}')],
+        ),
+        (
+            '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>',
+            [ToolCall("call_1", "f"), ToolArguments('{"a": 1}')],
+        ),
+        ('<tool_call>{"name": "f", "arguments": 12}</tool_call>', [ToolCall("call_1", "f"), ToolArguments("12")]),
+        ("<tool_call>nonsense</tool_call>!", [Text("<tool_call>nonsense</tool_call>!")]),
+        ("<tool_call>\nnever closed", [Text("<tool_call>\nnever closed")]),
+        ('<tool_call>{"name": "f", "arguments": {"a": ', [ToolCall("call_1", "f"), ToolArguments('{"a": ')]),
+    ],
+)
+def test_reads(text: str, deltas: list[Delta]) -> None:
+    assert parse([text]) == deltas
+    assert parse(text) == deltas
+
+
+@pytest.mark.parametrize(
+    ("markup", "text", "deltas"),
+    [
+        (THINKS, "<think>\nhm\n</think>\n\nYes", [Reasoning("hm"), Text("Yes")]),
+        (THINKS, "<think>\n\n</think>\n\nYes", [Text("Yes")]),
+        (THINKS, "Yes", [Text("Yes")]),
+        (THINKS, "<thing>", [Text("<thing>")]),
+        (THINKS, "  <think>a</think>", [Reasoning("a")]),
+        (THINKING, "a\n\nb\n</think>\nYes", [Reasoning("a\n\nb"), Text("Yes")]),
+        (THINKING, "cut off\n", [Reasoning("cut off")]),
+        (
+            THINKING,
+            "why <tool_call>?</think>\n" + CALL,
+            [Reasoning("why <tool_call>?"), ToolCall("call_1", "add"), ToolArguments('{"a": [1, "}\\""]}')],
+        ),
+    ],
+)
+def test_splits_reasoning(markup: Markup, text: str, deltas: list[Delta]) -> None:
+    assert parse([text], markup) == deltas
+    assert parse(text, markup) == deltas
+
+
+def test_custom_tools_get_their_input_decoded() -> None:
+    raw = '<tool_call>{"name": "sql", "arguments": {"input": "a \\"b\\"\\n"}}</tool_call>'
+    expected = [ToolCall("call_1", "sql", "custom_tool_call"), ToolArguments('a "b"\n')]
+    assert parse(raw, custom=frozenset({"sql"})) == expected
+    assert parse([raw], custom=frozenset({"sql"})) == expected
+
+
+def test_without_tools_markup_is_text() -> None:
+    assert parse(CALL, calls=False) == [Text(CALL)]
+
+
+def test_a_call_cut_in_its_head_leaves_nothing() -> None:
+    parser = OutputParser(PLAIN, lambda: "c")
+    assert parser.feed('<tool_call>\n{"na') == []
+    assert parser.finish(cut=True) == []
+
+
+def test_logprobs_stay_with_their_text() -> None:
+    parser = OutputParser(PLAIN, lambda: "c")
+    tokens = ["He", "llo", "<tool", "_x", '<tool_call>{"name": "f", "arguments": {}}</tool_call>', "end"]
+    deltas = [delta for token in tokens for delta in parser.feed(token, ({"token": token},))] + parser.finish()
+    shown = [(delta.text, [entry["token"] for entry in delta.logprobs]) for delta in deltas if isinstance(delta, Text)]
+    assert shown == [("He", ["He"]), ("llo", ["llo"]), ("<tool_x", ["<tool", "_x"]), ("end", ["end"])]
+
+
+def calls() -> st.SearchStrategy[str]:
+    arguments = st.dictionaries(st.text(max_size=5), st.text(max_size=8) | st.integers() | st.none(), max_size=3)
+    made = arguments.map(lambda value: f'<tool_call>\n{{"name": "f", "arguments": {json.dumps(value)}}}\n</tool_call>')
+    return made | st.sampled_from(["<tool_call>", "</tool_call>", '{"name": "', "<think>", "</think>", "\n", " ", "<"])
+
+
+# However the same text is cut into chunks, the deltas are the same once neighbours are joined.
+@given(
+    st.lists(calls() | st.text(max_size=10), max_size=6).map("".join),
+    st.lists(st.integers(0, 200), max_size=12),
+    st.sampled_from([PLAIN, THINKS, THINKING]),
+)
+@example('<tool_call>{"name": "f", "arguments": "a\\\\"}</tool_call>', [40], PLAIN)
+def test_any_chunking_gives_the_same(text: str, cuts: list[int], markup: Markup) -> None:
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
+    assert parse(pieces, markup) == parse([text], markup) == parse(text, markup)
+
+
+# Text without markers comes out as it went in.
+@given(st.lists(st.text(alphabet="ab<>tool_cl{}\n", max_size=6), max_size=6))
+def test_plain_text_is_untouched(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    if "<tool_call>" not in text:
+        assert "".join(delta.text for delta in parse(pieces) if isinstance(delta, Text)) == text
