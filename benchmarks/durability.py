@@ -65,8 +65,9 @@ class Server:
         settings.touch()
         command = [sys.executable, "-m", "ore", "serve", "--port", "0", "--data-dir", str(folder)]
         command += ["--config", str(settings)]
+        environ = {**os.environ, "TMPDIR": str(log.parent)}  # what the killed leave behind
         with log.open("ab") as stderr:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
         assert self.process.stdout is not None
         said = b""
         while not (found := re.search(rb"http://127\.0\.0\.1:\d+", said)):

@@ -66,9 +66,17 @@ def schema_of(messages: list[Message]) -> Any:
 
 
 def calls_of(message: Message) -> list[tuple[str, Any]]:
-    """The calls of a message, comparable."""
+    """The calls of a message, comparable; arguments that were cut off stay text."""
     calls = [call["function"] for call in message.get("tool_calls") or []]
-    return [(call["name"], json.loads(call["arguments"] or "{}")) for call in calls]
+    return [(call["name"], parsed(call["arguments"] or "{}")) for call in calls]
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def same(kind: str, wanted: Message, got: Message) -> bool:

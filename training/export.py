@@ -37,6 +37,8 @@ def tensors(shape: Shape, state: dict[str, torch.Tensor]) -> dict[str, np.ndarra
             named[target + theirs] = state[prefix + ours]
         query, key, value = state[prefix + "qkv"].split([wide, narrow, narrow])
         named |= {target + "attn_q.weight": query, target + "attn_k.weight": key, target + "attn_v.weight": value}
+        biases = state[prefix + "qkv_bias"].split([wide, narrow, narrow])
+        named |= {f"{target}attn_{name}.bias": bias for name, bias in zip("qkv", biases, strict=True)}
         gate, up = state[prefix + "gate_up"].chunk(2)
         named |= {target + "ffn_gate.weight": gate, target + "ffn_up.weight": up}
     return {name: tensor.float().contiguous().numpy() for name, tensor in named.items()}

@@ -161,7 +161,7 @@ SKILLS: dict[str, tuple[int, Callable[[Words], list[Message] | Example]]] = {
     "talk": (10, chat.small_talk),
     "ore": (10, chat.about_ore),
     "echo": (8, chat.echo),
-    "drill": (22, chat.drill),
+    "drill": (15, chat.drill),
     "counting": (4, chat.counting),
     "unknown": (4, chat.unknown),
     "attachment": (2, chat.attachment),

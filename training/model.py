@@ -25,7 +25,7 @@ class Shape:
     kv_heads: int = 3
     head_dim: int = 32
     hidden: int = 512
-    rope_theta: float = 10000.0
+    rope_theta: float = 1e6
     context: int = 4096
 
     def to_dict(self) -> dict[str, int | float]:
@@ -42,6 +42,7 @@ class Block(nn.Module):
         self.sizes = [shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.kv_heads * shape.head_dim]
         self.attn_norm = nn.Parameter(torch.ones(shape.width))
         self.qkv = nn.Parameter(torch.empty(sum(self.sizes), shape.width))
+        self.qkv_bias = nn.Parameter(torch.zeros(sum(self.sizes)))
         self.out = nn.Parameter(torch.empty(shape.width, self.sizes[0]))
         self.ffn_norm = nn.Parameter(torch.ones(shape.width))
         self.gate_up = nn.Parameter(torch.empty(2 * shape.hidden, shape.width))
@@ -52,7 +53,7 @@ class Block(nn.Module):
         x = functional.rms_norm(stream, (stream.shape[-1],), self.attn_norm, 1e-5)
         batch, length, _ = x.shape
         shape = self.shape
-        heads = functional.linear(x, self.qkv).view(batch, length, -1, shape.head_dim)
+        heads = functional.linear(x, self.qkv, self.qkv_bias).view(batch, length, -1, shape.head_dim)
         turned = shape.heads + shape.kv_heads
         turned_heads = rotate(heads[:, :, :turned], cos, sin)
         query = turned_heads[:, :, : shape.heads].transpose(1, 2)
@@ -80,14 +81,17 @@ class Tiny(nn.Module):
         self.norm = nn.Parameter(torch.ones(shape.width))
         self.start()
 
+    @torch.no_grad()
     def start(self) -> None:
-        """Random weights; the projections back into the stream start small."""
-        nn.init.normal_(self.embedding, std=0.02)
+        """Random weights, the projections back into the stream small; the first two layers can copy from the start."""
+        nn.init.normal_(self.embedding, std=0.25)
+        nn.init.constant_(self.norm, 0.1)
         for block in self.blocks:
             for weight in (block.qkv, block.gate_up):
                 nn.init.normal_(weight, std=self.shape.width**-0.5)
             for weight in (block.out, block.down):
-                nn.init.normal_(weight, std=0.3 * weight.shape[1] ** -0.5 / self.shape.layers**0.5)
+                nn.init.normal_(weight, std=0.1 * weight.shape[1] ** -0.5)
+        start_copying(self)
 
     def forward(self, tokens: Tensor, positions: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
         """Mean loss over the chosen rows (indices into the flattened batch) and their target tokens."""
@@ -105,6 +109,63 @@ class Tiny(nn.Module):
         half = torch.arange(0, self.shape.head_dim, 2, device=positions.device, dtype=torch.float32)
         turns = positions.float()[..., None, None] * self.shape.rope_theta ** (-half / self.shape.head_dim)
         return turns.cos(), turns.sin()
+
+
+LOOKING_BACK, MATCHING, COPYING = 40.0, 2.5, 0.7
+
+
+def start_copying(model: Tiny) -> None:
+    """Give the first two layers the circuit that finds what followed an earlier occurrence of the last two tokens.
+
+    A network this small needs more data than two CPU cores can show it before it discovers this circuit ("induction
+    heads", Olsson et al. 2022); started with it, it copies after a few hundred steps. Embeddings start in the first
+    half of the stream. In layer 0, head h looks h + 1 tokens back, by its biases and the rotary angles alone, and
+    heads 0 and 1 write what they see into the third and the fourth quarter. In layer 1 every head compares the last
+    two tokens with the two before each position, in the slowly turning pairs, and writes the embedding it finds there.
+    Everything remains free to learn.
+    """
+    shape, device = model.shape, model.embedding.device
+    size, half, quarter = shape.head_dim, shape.width // 2, shape.width // 4
+    looking, matching = model.blocks[0], model.blocks[1]
+    model.embedding[:, half:] = 0
+    base = torch.linalg.qr(torch.randn(half, half, device=device))[0]
+    seen = base[:quarter]
+
+    wide, narrow, _ = looking.sizes
+    speeds = shape.rope_theta ** (-torch.arange(0, size, 2, device=device) / size)
+    fast = (torch.arange(size // 2, device=device) < 12) * LOOKING_BACK**0.5
+    for head in range(shape.heads):
+        turn = speeds * (head + 1)
+        looking.qkv_bias[head * size : (head + 1) * size] = torch.stack((turn.cos(), -turn.sin()), -1).mul(
+            fast[:, None]
+        ).flatten()
+    looking.qkv[: wide + narrow] *= 0.3
+    looking.qkv_bias[wide : wide + narrow].view(-1, size)[:, ::2] = fast
+    looking.qkv[wide + narrow : wide + narrow + size] = torch.cat((seen, torch.zeros_like(seen)), 1)
+    looking.out[half:] = 0
+    for head in (0, 1):
+        rows = slice(half + head * quarter, half + (head + 1) * quarter)
+        looking.out[rows, head * size : (head + 1) * size] = 0.18 * torch.eye(quarter, device=device)
+
+    slow = torch.arange(22, size, device=device)
+    last, before = slow[slow % 4 < 2], slow[slow % 4 >= 2]
+    third, fourth = half + torch.arange(quarter, device=device), half + quarter + torch.arange(quarter, device=device)
+    for head in range(shape.heads):
+        rows = matching.qkv[head * size : (head + 1) * size]
+        rows.mul_(0.1)
+        rows[last, :half] = MATCHING * seen[last]
+        rows[before, third[before]] = MATCHING
+    for head in range(shape.kv_heads):
+        rows = matching.qkv[wide + head * size : wide + (head + 1) * size]
+        rows.mul_(0.1)
+        rows[last, third[last]] = MATCHING
+        rows[before, fourth[before]] = MATCHING
+        copied = base[head * quarter : (head + 1) * quarter]
+        at = wide + narrow + head * size
+        matching.qkv[at : at + size] = torch.cat((copied, torch.zeros_like(copied)), 1)
+        group = shape.heads // shape.kv_heads
+        for reader in range(head * group, (head + 1) * group):
+            matching.out[:half, reader * size : (reader + 1) * size] = COPYING / group * copied.T
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

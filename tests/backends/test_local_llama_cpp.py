@@ -16,19 +16,23 @@ from typing import Any
 import anyio
 import jsonschema_rs
 import pytest
-from local_random_gguf import CONTROL, write_random_gguf
+from local_random_gguf import CONTROL, TEMPLATE, write_random_gguf
 from msgspec import structs
 
 import ore
 from ore.backends.base import ModelRequest, Sampling
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.options import EngineOptions
-from ore.core.deltas import Delta, Finish, Text, ToolArguments, ToolCall
+from ore.core.deltas import Delta, Finish, Reasoning, Text, ToolArguments, ToolCall
 from ore.errors import InvalidRequest, ModelFailed, StartupError, TooManyRequests, Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 HOT = Sampling(temperature=1.5, top_p=1.0)
+
+# A prompt of many batches, and an answer that does not end by itself: time to be interrupted.
+LONG = "a b c d e " * 380
+ENDLESS = {"type": "json_schema", "name": "n", "schema": {"type": "string", "minLength": 3000}}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +105,7 @@ async def test_tells_what_it_is(engine: LlamaCpp) -> None:
 
 
 async def test_counts_tokens_truly(engine: LlamaCpp) -> None:
-    request = ask("how many tokens are in here?", instructions="Count.", max_output_tokens=5)
+    request = ask("how many tokens are in here?", instructions="Count.", max_output_tokens=5, text_format=ENDLESS)
     finish = finish_of(await run(engine, request))
     assert finish.reason == "max_output_tokens"
     assert finish.usage.input_tokens == await engine.count_tokens(request)
@@ -285,9 +289,20 @@ async def test_markers_that_are_control_tokens_work_too(tmp_path: Path) -> None:
         assert text_of(deltas) == ""
 
 
-# A prompt of many batches, and an answer that does not end by itself: time to be interrupted.
-LONG = "a b c d e " * 380
-ENDLESS = {"type": "json_schema", "name": "n", "schema": {"type": "string", "minLength": 3000}}
+async def test_a_think_block_is_reasoning_and_is_counted(tmp_path: Path) -> None:
+    template = TEMPLATE.replace(
+        "'<|im_start|>assistant\\n' }}{%- endif", "'<|im_start|>assistant\\n<think>\\n' }}{%- endif"
+    )
+    path = write_random_gguf(tmp_path / "thinks.gguf", template=template)
+    async with running(EngineOptions(path=path, slots=1)) as made:
+        assert (await made.models())[0].capabilities.reasoning
+        form = {"type": "json_schema", "name": "n", "schema": {"const": 1}}
+        deltas = await run(made, ask(text_format=form, max_output_tokens=30))
+        assert isinstance(deltas[0], Reasoning)
+        assert "</think>" not in "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
+        assert text_of(deltas) in {"", "1"}
+        usage = finish_of(deltas).usage
+        assert 0 < usage.reasoning_tokens <= usage.output_tokens == 30 or text_of(deltas) == "1"
 
 
 @pytest.mark.parametrize("text", ["hello", LONG], ids=["decode", "prefill"])

@@ -36,7 +36,7 @@ class Server:
             [sys.executable, *program, "--port", "0", "--data-dir", str(folder / "data"), *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "ORE_CONFIG": "", **names},
+            env={**os.environ, "ORE_CONFIG": "", "TMPDIR": str(folder), **names},
             cwd=folder,
         )
 

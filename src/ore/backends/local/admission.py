@@ -67,20 +67,23 @@ class Admission:
 
     def enter(self, owner: str) -> Ticket:
         """Take a place. Raises `TooManyRequests` when all are taken and the queue is full."""
-        free = len(self._running) < self.slots
-        if not free and self._waiting >= self.queue:
-            raise TooManyRequests(
-                f"This model is busy: {self.running} requests are running and {self._waiting} are waiting. "
-                "Try again a little later.",
-                retry_after=self.estimate(),
-            )
+        self.check()
         ticket = Ticket(self, owner)
-        if free:
+        if len(self._running) < self.slots:
             self._start(ticket)
         else:
             self._lines.setdefault(owner, deque()).append(ticket)
             self._waiting += 1
         return ticket
+
+    def check(self) -> None:
+        """Raise `TooManyRequests` when `enter` would: before work is put into a request that cannot be taken."""
+        if len(self._running) >= self.slots and self._waiting >= self.queue:
+            raise TooManyRequests(
+                f"This model is busy: {self.running} requests are running and {self._waiting} are waiting. "
+                "Try again a little later.",
+                retry_after=self.estimate(),
+            )
 
     def estimate(self) -> float:
         """Seconds until a place in the queue is likely to be free."""

@@ -7,12 +7,13 @@ exist is unsafe) and refuses to start a second process while one is alive.
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -42,10 +43,7 @@ class Said(msgspec.Struct):
 
 
 class EngineProcess:
-    """One child process, kept alive between `start` and `stop`.
-
-    `on_up` is called each time a process is ready and `on_down` each time one has died by itself, both on the loop.
-    """
+    """One child process, kept alive between `start` and `stop`."""
 
     def __init__(
         self,
@@ -53,16 +51,12 @@ class EngineProcess:
         options: EngineOptions,
         *,
         backoff: tuple[float, ...] = BACKOFF,
-        on_up: Callable[[], None] = lambda: None,
-        on_down: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.options = options
         self.api_key = secrets.token_urlsafe(32)
         self.restarts = 0
         self._backoff = backoff
-        self._on_up = on_up
-        self._on_down = on_down
         self._folder: Path | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=12)
@@ -134,7 +128,6 @@ class EngineProcess:
             raise StartupError(self._reason(said.error))
         self._up = True
         log.info("model %s is loaded", self.name)
-        self._on_up()
 
     def _parameters(self) -> bytes:
         options = self.options
@@ -153,12 +146,10 @@ class EngineProcess:
         )
 
     def _reason(self, error: str) -> str:
-        words = [error] if error else []
-        words += [line for line in self._last_words if " E " in line or "rror" in line][-3:]
-        words = words or list(self._last_words)[-3:] or ["the engine process ended without a word"]
-        return (
-            f"The model {self.name!r} could not be loaded: {'; '.join(words)}. Check its path, and its size in memory."
-        )
+        said = [line.split(" E ", 1)[1] for line in self._last_words if " E " in line][-2:]
+        words = said or ([error] if error else list(self._last_words)[-3:]) or ["the engine ended without a word"]
+        reason = "; ".join(" ".join(word.split()) for word in words)
+        return f"The model {self.name!r} could not be loaded: {reason}. Check its file, and whether it fits in memory."
 
     async def _listen(self, stderr: asyncio.StreamReader) -> None:
         while line := await _next_line(stderr):
@@ -175,7 +166,6 @@ class EngineProcess:
             since = loop.time()
             code = await self._child.wait()
             self._up = False
-            self._on_down()
             failures = 0 if loop.time() - since > STEADY_AFTER else failures
             log.error("the engine of model %s died (%s); last words: %s", self.name, code, self._last_words)
             while not self._up:
@@ -191,16 +181,21 @@ class EngineProcess:
         child, self._child, self._up = self._child, None, False
         if child is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            child.terminate()
+        send_signal(child, signal.SIGTERM)
         try:
             await asyncio.wait_for(child.wait(), STOP_GRACE)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
+            send_signal(child, signal.SIGKILL)
             await child.wait()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def send_signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Unlike `child.kill()`, this does not reap a child that has just ended, which asyncio would complain about."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
 
 
 def _short_folder() -> str | None:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.local.engine_process import send_signal
 from ore.backends.local.grammar import Markup, build_grammar
 from ore.backends.local.json_schemas import check_schema
 from ore.backends.local.tool_choice import plan_tools
@@ -99,8 +100,7 @@ class GrammarCompiler:
         """End the far end. Idempotent."""
         child, self._child = self._child, None
         if child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
+            send_signal(child, signal.SIGKILL)
             await child.wait()
 
     async def build(self, request: ModelRequest, markup: Markup) -> str:
@@ -113,7 +113,7 @@ class GrammarCompiler:
             self._known.move_to_end(key)
             return self._known[key]
         if len(key) > MAX_JOB_BYTES:
-            raise _refused(job, f"are larger than {MAX_JOB_BYTES // 1024} KiB, or nested too deeply")
+            raise _refused(job, f"are larger than {MAX_JOB_BYTES // 1024} KiB, nested too deeply, or not Unicode")
         async with self._turn:
             grammar = await self._compile(job, key)
         self._keep(key, grammar)
@@ -161,7 +161,7 @@ class GrammarCompiler:
 def _encode(job: Job) -> bytes:
     try:
         return msgspec.json.encode(job)
-    except RecursionError:
+    except (RecursionError, UnicodeEncodeError):
         return b" " * (MAX_JOB_BYTES + 1)
 
 

@@ -100,6 +100,7 @@ class LlamaCpp:
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Delta]]:
         """See `Backend.stream`. Waiting for a slot happens in the first step of the iteration."""
         client, facts = self._running()
+        self._admission.check()
         prepared = await self._prepare(client, facts, request)
         ticket = self._admission.enter(request.owner)
         sampling = _Sampling(client, ticket, prepared, lambda: self._new_id("call"), request)
