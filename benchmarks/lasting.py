@@ -52,7 +52,7 @@ async def _disconnect_once(port: int, session: aiohttp.ClientSession, stage: str
 
 async def measure_memory(model: Path, folder: Path, requests: int) -> None:
     """Print resident memory after a tenth of the requests and after all of them."""
-    table = Table(title=f"Resident memory in MiB, ore-tiny, 8 clients, stored responses")
+    table = Table(title="Resident memory in MiB, ore-tiny, 8 clients, stored responses")
     for heading in ("process", f"after {requests // 10}", f"after {requests}", "ratio"):
         table.add_column(heading, justify="right")
     with Serving(model, folder, slots=8) as server:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+
 from servers import OreProcess, ScriptedServer
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -136,9 +136,9 @@ def start_copying(model: Tiny) -> None:
     fast = (torch.arange(size // 2, device=device) < 12) * LOOKING_BACK**0.5
     for head in range(shape.heads):
         turn = speeds * (head + 1)
-        looking.qkv_bias[head * size : (head + 1) * size] = torch.stack((turn.cos(), -turn.sin()), -1).mul(
-            fast[:, None]
-        ).flatten()
+        looking.qkv_bias[head * size : (head + 1) * size] = (
+            torch.stack((turn.cos(), -turn.sin()), -1).mul(fast[:, None]).flatten()
+        )
     looking.qkv[: wide + narrow] *= 0.3
     looking.qkv_bias[wide : wide + narrow].view(-1, size)[:, ::2] = fast
     looking.qkv[wide + narrow : wide + narrow + size] = torch.cat((seen, torch.zeros_like(seen)), 1)

@@ -123,7 +123,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         sse_done=server.sse_done_marker,
         strict_fields=server.strict_fields,
     )
-    return Starlette(
+    app = Starlette(
         routes=[*endpoints.routes(), *([*docs_routes(), *openapi_routes()] if server.docs else [])],
         middleware=middleware_stack(
             is_draining=lambda: parts.supervisor.draining,
@@ -133,6 +133,8 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         ),
         exception_handlers=exception_handlers(),
     )
+    app.router.redirect_slashes = False  # clients that follow a redirect send a POST again as a GET
+    return app
 
 
 async def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from clients import wire
 from clients.judging import Judge, check_response, check_stream
 from servers import OreProcess

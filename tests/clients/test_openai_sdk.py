@@ -12,9 +12,10 @@ from typing import Any
 import openai
 import pydantic
 import pytest
-from clients.wire import get, wait_until
 from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import ResponseFunctionToolCall
+
+from clients.wire import get, wait_until
 from servers import OreProcess
 
 pytestmark = pytest.mark.engine

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from core.writing import CITED, LOGPROB, RICH, Recording, begun, recorded
 
+from core.writing import CITED, LOGPROB, RICH, Recording, begun, recorded
 from ore.core import deltas as d
 from ore.core.fold import Fold, ProtocolViolation
 from ore.core.lifecycle import MAY_FOLLOW, NEXT_STATUS, TERMINAL_STATUSES

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from core.writing import CITED, LOGPROB, NOW, RICH, WHOLE_ITEMS, Recording, begun, recorded, scripts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.writing import CITED, LOGPROB, NOW, RICH, WHOLE_ITEMS, Recording, begun, recorded, scripts
 from ore.core import deltas as d
 from ore.core.fold import Fold
 from ore.core.writer import ResponseWriter

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import apsw
+
 from clients.wire import LONG, get, wait_until
 
 SCRIPTED = Path(__file__).with_name("scripted_serve.py")

@@ -5,8 +5,9 @@ import struct
 from collections.abc import Callable, Iterator
 
 import pytest
-from clients import wire
 from process_kit import Server, serving
+
+from clients import wire
 
 Leave = Callable[[wire.Exchange], None]
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from process_kit import Server, serving
+
 from clients import wire
 from clients.judging import Judge, check_failed_stream
-from process_kit import Server, serving
 
 pytestmark = pytest.mark.engine
 

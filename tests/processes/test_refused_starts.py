@@ -3,8 +3,9 @@
 import socket
 from pathlib import Path
 
-from clients import wire
 from process_kit import Server, serving
+
+from clients import wire
 
 
 def refused(folder: Path, *arguments: str) -> str:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from clients import wire
 from process_kit import Server, serving
+
+from clients import wire
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "durability.py"
 

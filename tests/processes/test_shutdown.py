@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from process_kit import Server, serving
+
 from clients import wire
 from clients.judging import Judge, check_failed_stream, check_stream
-from process_kit import Server, serving
 
 
 class Streaming:

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from core.writing import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_values import ANY_JSON, objects, words
 
+from core.writing import counted
 from ore.errors import InvalidRequest
 from ore.protocol.content import MAX_TEXT
 from ore.protocol.items import CALL_OUTPUTS, check_input, check_item

@@ -4,7 +4,6 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from core.writing import RICH, begun, counted, recorded
 from openai import BaseModel
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsBase, ToolChoice
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from samples import holds_nothing, of_type
 from typing_extensions import get_type_hints
 
+from core.writing import RICH, begun, counted, recorded
 from ore.core import deltas as d
 from ore.errors import InvalidRequest
 from ore.protocol import events as e

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from core.writing import counted
 from samples import holds_nothing, of_schema
 
+from core.writing import counted
 from ore.errors import InvalidRequest
 from ore.protocol.responses import check_create
 

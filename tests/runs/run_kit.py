@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 
 import anyio
 import msgspec
-from core.writing import RICH, counted
 
+from core.writing import RICH, counted
 from ore.backends.base import Model, ModelRequest, Sampling
 from ore.backends.scripted import Script, ScriptedBackend, Step
 from ore.core.deltas import Delta, Finish, Usage

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from servers import ScriptedServer
 
 from ore.core import deltas as d
+from servers import ScriptedServer
 
 FOREVER = 3600.0
 

@@ -4,8 +4,8 @@ from contextlib import aclosing
 
 import anyio
 import pytest
-from core.writing import begun
 
+from core.writing import begun
 from ore.core.writer import ResponseWriter
 from ore.protocol import events as e
 from ore.runs.log import Entry, EventLog, Follower

@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from core.writing import scripts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from servers import ScriptedServer
 
+from core.writing import scripts
 from ore.backends.scripted import Step
 from ore.core.deltas import Finish, Usage
 from ore.errors import ModelFailed, Unavailable
 from ore.ids import PREFIXES
+from servers import ScriptedServer
 
 OURS = re.compile(rb'"((?:%s)_[0-9a-f]{32})"' % "|".join(sorted(set(PREFIXES.values()))).encode())
 MEMORY = Path("/dev/shm")  # noqa: S108

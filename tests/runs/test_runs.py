@@ -6,9 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
-from core.writing import LOGPROB, RICH
 from run_kit import FINISH, HOLD, NOW, OWNER, STEPS, World, check_run, world
 
+from core.writing import LOGPROB, RICH
 from ore.backends.base import Sampling
 from ore.core import deltas as d
 from ore.errors import (

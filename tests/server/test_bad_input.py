@@ -1,4 +1,4 @@
-"""What hostile and broken clients send, over real HTTP (faults F20, F21, F22): a 4xx that helps, and a server that lives.
+"""What hostile and broken clients send, over real HTTP (faults F20, F21, F22): a helpful 4xx, and a server that lives.
 
 Every refusal is our error object, and an ordinary request is answered right after it. What takes longer than the ten
 seconds that the raw client waits counts as hung.
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from live_server import Answer, RawClient, ask
-from servers import ScriptedServer
 
 from ore.backends.base import ModelRequest
 from ore.backends.scripted import Step, says
 from ore.settings import ServerSettings, Settings
+from servers import ScriptedServer
 
 MODEL = "hostile"
 MIB = 1024 * 1024

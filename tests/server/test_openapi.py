@@ -26,7 +26,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
-from servers import ScriptedServer
 
 from ore import __version__
 from ore.backends.scripted import Script, says
@@ -46,6 +45,7 @@ from ore.protocol import items
 from ore.protocol.responses import CreateBody, check_create
 from ore.server.endpoints import Endpoints
 from ore.server.openapi import openapi_document
+from servers import ScriptedServer
 
 Json = dict[str, Any]
 

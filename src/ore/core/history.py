@@ -8,7 +8,7 @@ settings of earlier responses are not part of it.
 from collections.abc import Iterable, Sequence
 
 from ore.errors import InvalidRequest
-from ore.protocol.decoding import JsonObject
+from ore.protocol.decoding import JsonObject, quoted
 from ore.protocol.items import CALL_OUTPUTS
 
 OUTPUT_CALLS = {output: call for call, output in CALL_OUTPUTS.items()}
@@ -38,7 +38,7 @@ def check_continuable(status: str, response_id: str) -> None:
 
 def previous_not_found(response_id: str) -> InvalidRequest:
     return InvalidRequest(
-        f"Previous response with id '{response_id[:128]}' not found.",
+        f"Previous response with id {quoted(response_id)} not found.",
         code="previous_response_not_found",
         param="previous_response_id",
     )

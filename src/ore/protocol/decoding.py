@@ -5,6 +5,7 @@ is too deep); all of them are the same `invalid_json` to a caller. It does not r
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +17,12 @@ T = TypeVar("T")
 
 MAX_DEPTH = 128
 """Nesting of a body. Deeper ones are no requests; and every recursive walk over a request may rely on it."""
+
+MAX_QUOTED = 128
+"""Characters of a value that a message quotes."""
+
+MAX_LISTED = 16
+"""Names that a message lists."""
 
 _NAMES = {"str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "array": "an array"}
 _NAMES |= {"object": "an object", "null": "null"}
@@ -88,10 +95,23 @@ def explain(problem: str, at: str) -> InvalidRequest:
 def one_of(value: Any, allowed: tuple[str, ...], at: str) -> str:
     """A string out of a fixed list, or `InvalidRequest` that shows the list."""
     if not isinstance(value, str) or value not in allowed:
-        shown = f"'{value}'" if isinstance(value, str) else type_name(value)
-        listed = ", ".join(f"'{choice}'" for choice in allowed)
-        raise InvalidRequest(f"Invalid value for '{at}': {shown}. Supported values are: {listed}.", param=at)
+        message = f"Invalid value for '{at}': {quoted(value)}. Supported values are: {quoted_all(allowed)}."
+        raise InvalidRequest(message, param=at)
     return value
+
+
+def quoted(value: Any) -> str:
+    """A decoded value as a message shows it: the beginning of a string, or what JSON calls it."""
+    if not isinstance(value, str):
+        return type_name(value)
+    return f"'{value}'" if len(value) <= MAX_QUOTED else f"'{value[:MAX_QUOTED]}...'"
+
+
+def quoted_all(values: Iterable[str]) -> str:
+    """Names as a message lists them: the first ones, and how many more there are."""
+    names = [quoted(value) for value in values]
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more or "none"
 
 
 def type_name(value: Any) -> str:

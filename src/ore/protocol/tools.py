@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from ore.errors import InvalidRequest
-from ore.protocol.decoding import JsonObject, type_name
+from ore.protocol.decoding import JsonObject, quoted, quoted_all, type_name
 
 MAX_TOOLS = 1024
 MAX_NAME = 128
@@ -152,7 +152,8 @@ def _check_chosen(choice: JsonObject, tools: list[JsonObject], at: str) -> None:
                 f"Missing required parameter: '{at}.name'.", code="missing_required_parameter", param=f"{at}.name"
             )
         if name not in names:
-            listed = ", ".join(f"'{known}'" for known in names) or "none"
-            raise InvalidRequest(f"'{at}' names '{name}', which is not among 'tools' (there: {listed}).", param=at)
+            message = f"'{at}' names {quoted(name)}, which is not among 'tools' (there: {quoted_all(names)})."
+            raise InvalidRequest(message, param=at)
     elif kind not in {tool["type"] for tool in tools}:
-        raise InvalidRequest(f"'{at}' asks for a tool of type '{kind}', which is not among 'tools'.", param=at)
+        message = f"'{at}' asks for a tool of type {quoted(kind)}, which is not among 'tools'."
+        raise InvalidRequest(message, param=at)

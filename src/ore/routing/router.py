@@ -5,12 +5,13 @@ connection and knows no wire.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from ore.backends.base import Backend, Health, Model
 from ore.errors import InvalidRequest, NotFound
+from ore.protocol.decoding import MAX_QUOTED, quoted, quoted_all
 
 
 class Target(Struct, frozen=True):
@@ -41,7 +42,7 @@ class Router:
                 offered.setdefault(model.id, Target(backend, model))
         if name is None:
             raise InvalidRequest(
-                f"Missing required parameter: 'model'. Configured: {_listed(offered)}.",
+                f"Missing required parameter: 'model'. Configured: {quoted_all(offered)}.",
                 code="missing_required_parameter",
                 param="model",
             )
@@ -64,16 +65,11 @@ class Router:
 
 def unknown_model(name: str, offered: list[str]) -> NotFound:
     """404 that names what there is, and the nearest."""
-    shown = name[:128]
-    near = difflib.get_close_matches(shown, offered, n=1)
+    near = difflib.get_close_matches(name[:MAX_QUOTED], offered, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return NotFound(
-        f"The requested model '{shown}' does not exist.{hint} Configured: {_listed(offered)}. "
+        f"The requested model {quoted(name)} does not exist.{hint} Configured: {quoted_all(offered)}. "
         "Add it as [models.NAME] in the configuration, or run `ore models`.",
         code="model_not_found",
         param="model",
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in list(names)[:20]) or "none"

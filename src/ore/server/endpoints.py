@@ -17,7 +17,7 @@ from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UnsupportedMe
 from ore.ids import NewId
 from ore.protocol import OPEN_RESPONSES_RELEASE
 from ore.protocol.configuration import check_include
-from ore.protocol.decoding import JsonObject, parse_json_object
+from ore.protocol.decoding import JsonObject, parse_json_object, quoted
 from ore.protocol.events import encode
 from ore.protocol.responses import Create, check_create
 from ore.protocol.tools import CLIENT_TOOLS
@@ -120,7 +120,7 @@ class Endpoints:
         try:
             page = await self._store.input_items(OWNER, response_id, limit=limit, order=order, after=after)
         except UnknownCursor:
-            raise InvalidRequest(f"'after' names no item of this list: '{after}'.", param="after") from None
+            raise InvalidRequest(f"'after' names no item of this list: {quoted(after)}.", param="after") from None
         if page is None:
             raise _no_response(response_id)
         ends = encode({"first_id": page.items[0].id, "last_id": page.items[-1].id}) if page.items else _NO_ENDS
@@ -209,7 +209,7 @@ def _warnings(create: Create) -> dict[str, str]:
 
 
 def _no_response(response_id: str) -> NotFound:
-    return NotFound(f"Response with id '{response_id[:128]}' not found.", param="response_id")
+    return NotFound(f"Response with id {quoted(response_id)} not found.", param="response_id")
 
 
 def _array(request: Request, name: str) -> list[str]:

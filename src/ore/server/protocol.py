@@ -24,6 +24,7 @@ _LINGER: Final = 1.0  # seconds for which a refused connection is still read: cl
 _NOT_HTTP: Final = (
     "This is not a valid HTTP/1.1 request. If the URL begins with https://, try http://: this port does not speak TLS."
 )
+_SLICE: Final = 8192  # bytes given to the parser at a time: it does not say how much of them belonged to what
 _LEAST: Final = 1024  # bytes of body that a `body_timeout` must bring, or a byte now and then would hold a connection
 
 
@@ -74,16 +75,20 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._unset_keepalive_if_required()
-        self._loose_bytes += len(data)
         if self._in_head and self._timer is None:  # blank lines before a request are no message yet, but take time
             self._watch(self.header_timeout, self._head_is_late)
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = self._feed(rest)
+            for at in range(0, len(data), _SLICE):
+                self._take(memoryview(data)[at : at + _SLICE])
         except httptools.HttpParserError:
             self._refuse(self._fault or InvalidRequest(_NOT_HTTP, code="invalid_request"))
+
+    def _take(self, piece: memoryview) -> None:
+        if self._refused:
             return
+        self._loose_bytes += len(piece)
+        while piece:
+            piece = self._feed(piece)
         if self._loose_bytes > self.max_header_bytes:
             self._refuse(self._head_too_large())
 
