@@ -23,10 +23,10 @@ from rich.table import Table
 
 from benchmarks.in_process import Ask
 from benchmarks.lasting import measure_disconnects, measure_memory
-from benchmarks.random_gguf import write_135m
 from benchmarks.servers import Serving
 from benchmarks.sse_clients import run_clients
 from ore.backends.local.llama_cpp_server import Parameters
+from tests.backends.local_random_gguf import write_random_135m
 
 BUNDLED = Path(__file__).parents[1] / "src" / "ore" / "models" / "ore-tiny.gguf"
 
@@ -122,7 +122,7 @@ class InProcess:
 
 def _model_file(name: str, folder: Path) -> Path:
     if name == "random-135m":
-        return write_135m(folder / "random-135m.gguf")
+        return write_random_135m(folder / "random-135m.gguf")
     return BUNDLED if name == "ore-tiny" else Path(name)
 
 

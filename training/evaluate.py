@@ -1,8 +1,7 @@
-"""Judge an exported ore-tiny on held-out dialogues, through llama.cpp as ORE runs it.
+"""Judge an exported ore-tiny on held-out dialogues, through a real `ore serve`: what users of ORE get, is measured.
 
-Greedy decoding. Calls and JSON are constrained as the engine constrains them. A turn counts only if it is wholly
-right: the same text, the same functions with the same arguments, the same JSON. It refuses to train and to look at
-the checkpoint. `--check` proves instead that llama.cpp's rendering and tokens equal those of the training.
+Greedy decoding. Calls and JSON are constrained as ORE constrains them. A turn counts only if it is wholly right: the
+same text, the same functions with the same arguments, the same JSON. It refuses to train and to look at the checkpoint.
 """
 
 from __future__ import annotations
@@ -10,89 +9,136 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
+import subprocess
+import sys
+import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xllamacpp
-from tokenizers import Tokenizer
-
 import schemas
-from generate import SKILLS, make, render
+from generate import SKILLS, make
 
 Message = dict[str, Any]
 TALKS = ("talk", "ore", "echo", "counting", "unknown", "attachment", "persona", "instruction", "language", "system")
+CLIENTS = 4
+LONGEST = 300
+"""Tokens of an answer, at most."""
 
 
-class Engine:
-    """llama.cpp's server in this process, asked over its loopback port."""
+class Server:
+    """`with Server(model) as server`: an `ore serve` of that file, asked over HTTP."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        params = xllamacpp.CommonParams()
-        params.model.path = str(model)
-        params.n_ctx, params.n_parallel, params.port, params.warmup = 4096, 1, 0, False
-        params.cpuparams.n_threads = threads
-        params.cpuparams_batch.n_threads = threads
-        params.use_jinja = True
-        params.cache_ram_mib = 0
-        self.server = xllamacpp.Server(params)
+    def __init__(self, model: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        command = [sys.executable, "-m", "ore", "serve", str(model.absolute()), "--port", "0"]
+        command += ["--data-dir", self._folder.name, "--log-level", "error"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=self._folder.name)
 
-    def ask(self, path: str, body: dict[str, Any]) -> Any:
-        """POST a JSON body, return the JSON answer."""
+    def __enter__(self) -> Server:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if found := re.match(r"URL\s+(\S+)", line):
+                self._url = found[1]
+                return self
+        raise SystemExit("ore serve did not start; its own message stands above.")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._folder.cleanup()
+
+    def answer(self, turn: Turn) -> Message:
+        """The assistant's message to a turn, in the generator's shape; empty when the engine failed on it."""
+        body = {**request_of(turn.before, turn.tools), "temperature": 0, "max_output_tokens": LONGEST, "store": False}
         request = urllib.request.Request(  # noqa: S310  (our own server)
-            self.server.listening_address + path, json.dumps(body).encode(), {"content-type": "application/json"}
+            f"{self._url}/responses", json.dumps(body).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=120) as http_response:  # noqa: S310
-            return json.load(http_response)
-
-    def complete(self, messages: list[Message], tools: list[dict[str, Any]], schema: Any) -> Message:
-        """The assistant's message after these messages."""
-        body: dict[str, Any] = {"messages": messages, "temperature": 0, "max_tokens": 300}
-        if tools:
-            body |= {"tools": tools, "parallel_tool_calls": True}
-        if schema:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
-        return dict(self.ask("/v1/chat/completions", body)["choices"][0]["message"])
+        try:
+            with urllib.request.urlopen(request, timeout=300) as http_response:  # noqa: S310
+                return message_of(json.load(http_response)["output"])
+        except urllib.error.HTTPError as error:
+            raise SystemExit(f"ORE refused a dialogue: {error.read().decode()}\n{body}") from error
 
 
-def schema_of(messages: list[Message]) -> Any:
-    """The schema that the system message carries, if any."""
-    if messages[0]["role"] == "system" and schemas.MARK in messages[0]["content"]:
-        return json.loads(messages[0]["content"].split(schemas.MARK)[1])
-    return None
+@dataclass(frozen=True)
+class Turn:
+    """What came before, and the right answer. `kind` is the row of the table that the turn counts for."""
+
+    kind: str
+    before: list[Message]
+    tools: list[dict[str, Any]]
+    wanted: Message
+
+
+def request_of(messages: list[Message], tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """A dialogue as the body of a create request. The schema that a system message carries becomes `text.format`."""
+    request: dict[str, Any] = {"input": list(items_of(messages))}
+    if tools:
+        request["tools"] = [{"type": "function", **tool["function"]} for tool in tools]
+    first = messages[0]
+    if first["role"] == "system" and schemas.MARK in first["content"]:
+        instructions, _, schema = first["content"].partition(schemas.MARK)
+        request["text"] = {"format": {"type": "json_schema", "name": "answer", "schema": json.loads(schema)}}
+        request["input"].pop(0)
+        request |= {"instructions": instructions.rstrip("\n")} if instructions else {}
+    return request
+
+
+def items_of(messages: list[Message]) -> Iterator[dict[str, Any]]:
+    """Chat messages as items. The generator's calls have no ids; their results come in their order."""
+    made, answered = 0, 0
+    for message in messages:
+        if message["role"] == "tool":
+            yield {"type": "function_call_output", "call_id": f"call_{answered}", "output": message["content"]}
+            answered += 1
+            continue
+        if message["content"] or not message.get("tool_calls"):
+            yield {"type": "message", "role": message["role"], "content": message["content"]}
+        for call in message.get("tool_calls") or []:
+            yield {"type": "function_call", "call_id": f"call_{made}", **call["function"]}
+            made += 1
+
+
+def message_of(output: list[dict[str, Any]]) -> Message:
+    """The items of a response as a chat message."""
+    texts = [part["text"] for item in output if item["type"] == "message" for part in item["content"]]
+    calls = [{"function": item} for item in output if item["type"] == "function_call"]
+    return {"content": "".join(texts), "tool_calls": calls}
 
 
 def calls_of(message: Message) -> list[tuple[str, Any]]:
     """The calls of a message, comparable; arguments that were cut off stay text."""
     calls = [call["function"] for call in message.get("tool_calls") or []]
-    return [(call["name"], parsed(call["arguments"] or "{}")) for call in calls]
+    return [(call["name"], parsed(call["arguments"])) for call in calls]
 
 
-def parsed(text: str) -> Any:
-    """The value of a JSON text, or the text itself."""
+def parsed(value: Any) -> Any:
+    """The value of a JSON text; anything else as it is."""
     try:
-        return json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        return text
+        return value
 
 
 def same(kind: str, wanted: Message, got: Message) -> bool:
     """Whether an answer is wholly right."""
     if kind.startswith("schema"):
-        try:
-            return bool(json.loads(got["content"]) == json.loads(wanted["content"]))
-        except ValueError:
-            return False
+        return bool(parsed(got["content"]) == parsed(wanted["content"]))
     if calls_of(wanted) or calls_of(got):
         return calls_of(wanted) == calls_of(got)
-    return bool((got.get("content") or "").strip() == wanted["content"].strip())
+    return bool(got["content"].strip() == wanted["content"].strip())
 
 
-def turns(skill: str, seed: int, count: int) -> Iterator[tuple[str, list[Message], list[dict[str, Any]], Message]]:
-    """Assistant turns of held-out dialogues: kind, what came before, the tools, the right answer."""
+def turns(skill: str, seed: int, count: int) -> Iterator[Turn]:
+    """Assistant turns of held-out dialogues."""
     rng = random.Random(f"{seed}/{skill}")
     made = 0
     while made < count:
@@ -101,8 +147,8 @@ def turns(skill: str, seed: int, count: int) -> Iterator[tuple[str, list[Message
         if skill in ("memory", "result", *TALKS):
             at = at[-1:]
         for i in at:
-            message = example.messages[i]
-            yield kind_of(skill, example.messages, i, example.tools), example.messages[:i], example.tools, message
+            kind = kind_of(skill, example.messages, i, example.tools)
+            yield Turn(kind, example.messages[:i], example.tools, example.messages[i])
             made += 1
 
 
@@ -119,24 +165,26 @@ def kind_of(skill: str, messages: list[Message], at: int, tools: list[Any]) -> s
     return skill
 
 
-def evaluate(engine: Engine, count: int, seed: int, show: int) -> dict[str, dict[str, Any]]:
+def evaluate(server: Server, count: int, seed: int, show: int) -> dict[str, dict[str, Any]]:
     """Counts by kind of turn."""
     rows: dict[str, dict[str, Any]] = defaultdict(lambda: {"n": 0, "right": 0})
-    for skill in SKILLS:
-        shown = 0
-        for kind, before, tools, wanted in turns(skill, seed, count):
-            got = engine.complete(before, tools, schema_of(before))
-            right = same(kind, wanted, got)
-            rows[kind]["n"] += 1
-            rows[kind]["right"] += right
-            names = [name for name, _ in calls_of(wanted)]
-            if names:
-                rows[kind]["function"] = rows[kind].get("function", 0) + (names == [name for name, _ in calls_of(got)])
-            if not right and shown < show:
-                shown += 1
-                print(f"{kind}: {before[-1]['content']!r}")
-                print(f"  wanted {calls_of(wanted) or wanted['content']!r}")
-                print(f"  got    {calls_of(got) or got.get('content')!r}")
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for skill in SKILLS:
+            shown = 0
+            asked = list(turns(skill, seed, count))
+            for turn, got in zip(asked, pool.map(server.answer, asked), strict=True):
+                right = same(turn.kind, turn.wanted, got)
+                row = rows[turn.kind]
+                row["n"] += 1
+                row["right"] += right
+                names = [name for name, _ in calls_of(turn.wanted)]
+                if names:
+                    row["function"] = row.get("function", 0) + (names == [name for name, _ in calls_of(got)])
+                if not right and shown < show:
+                    shown += 1
+                    print(f"{turn.kind}: {turn.before[-1]['content']!r}")
+                    print(f"  wanted {calls_of(turn.wanted) or turn.wanted['content']!r}")
+                    print(f"  got    {calls_of(got) or got['content']!r}")
     return dict(rows)
 
 
@@ -150,52 +198,18 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, f"| all | {n} | {100 * right / n:.1f} | |"])
 
 
-def compare(engine: Engine, tokenizer: Tokenizer, text: str) -> None:
-    """Stop if llama.cpp cuts a text into other tokens."""
-    theirs = engine.ask("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
-    if theirs != tokenizer.encode(text).ids:
-        raise SystemExit(f"tokens differ: {text!r}\n{theirs}\n{tokenizer.encode(text).ids}")
-
-
-def check(engine: Engine, tokenizer: Tokenizer, count: int) -> None:
-    """Compare rendering and tokens of llama.cpp with those of the training; stop at the first difference."""
-    rng = random.Random(99)
-    for n in range(count):
-        example = make(rng, unseen=n % 2 == 1)
-        for end in range(1, len(example.messages) + 1):
-            messages = example.messages[:end]
-            if messages[-1]["role"] in ("assistant", "system"):
-                continue
-            ours = render(messages, example.tools, prompt=True)
-            body: dict[str, Any] = {"messages": messages} | ({"tools": example.tools} if example.tools else {})
-            theirs = engine.ask("/apply-template", body)["prompt"]
-            if ours != theirs:
-                raise SystemExit(f"rendering differs:\n{ours!r}\n{theirs!r}")
-            compare(engine, tokenizer, ours)
-    ranges = ((32, 126), (32, 126), (9, 10), (32, 32), (160, 0x2FF), (0x370, 0x9FFF), (0x1F300, 0x1F6FF))
-    for _ in range(count):
-        text = "".join(chr(rng.randint(*rng.choice(ranges))) for _ in range(rng.randint(1, 40)))
-        compare(engine, tokenizer, text)
-    print(f"rendering and tokens are the same in {count} dialogues; tokens in {count} random texts")
-
-
 def main() -> None:
-    """Evaluate or check a file."""
+    """Evaluate a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--check", type=Path, metavar="TOKENIZER", help="compare with this tokenizer.json")
-    parser.add_argument("--count", type=int, default=60, help="turns of each skill (dialogues with --check)")
+    parser.add_argument("--count", type=int, default=60, help="turns of each skill")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--show", type=int, default=0, help="print so many wrong answers of each skill")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write the table here")
     options = parser.parse_args()
-    engine = Engine(options.model, options.threads)
-    if options.check:
-        check(engine, Tokenizer.from_file(str(options.check)), options.count)
-        return
     start = time.monotonic()
-    text = table(evaluate(engine, options.count, options.seed, options.show))
+    with Server(options.model) as server:
+        text = table(evaluate(server, options.count, options.seed, options.show))
     print(f"{text}\n{time.monotonic() - start:.0f} s")
     if options.out:
         options.out.write_text(text + "\n")
