@@ -20,13 +20,13 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from tests.backends.local_random_gguf import write_random_135m
 
 from benchmarks.in_process import Ask
 from benchmarks.lasting import measure_disconnects, measure_memory
 from benchmarks.servers import Serving
 from benchmarks.sse_clients import run_clients
 from ore.backends.local.llama_cpp_server import Parameters
-from tests.backends.local_random_gguf import write_random_135m
 
 BUNDLED = Path(__file__).parents[1] / "src" / "ore" / "models" / "ore-tiny.gguf"
 

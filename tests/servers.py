@@ -15,6 +15,7 @@ import uvicorn
 
 from ore.app import Parts, _uvicorn_config, bind, make_app
 from ore.backends.scripted import Script, ScriptedBackend
+from ore.core.sealing import KEY_BYTES, Sealer
 from ore.ids import new_id
 from ore.routing.router import Router
 from ore.runs.supervisor import Supervisor
@@ -57,8 +58,9 @@ class ScriptedServer:
         store = SQLiteStore(self._folder / "ore.db")
         await store.start()
         router = Router({"scripted": self.backend})
-        async with Supervisor(router, store, new_id=new_id, now=lambda: NOW, run_seconds=20) as supervisor:
-            self.parts = Parts(router, store, supervisor)
+        sealer = Sealer(bytes(range(KEY_BYTES)))
+        async with Supervisor(router, store, sealer, new_id=new_id, now=lambda: NOW, run_seconds=20) as supervisor:
+            self.parts = Parts(router, store, sealer, supervisor)
             self._server = _Quiet(_uvicorn_config(make_app(self.settings, self.parts), self.settings), self._started)
             await self._server.serve(sockets=[self._socket])
         await store.stop()

@@ -7,6 +7,7 @@ readiness false, running responses finish or get their terminal event, then the 
 import errno
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ore.backends.base import Backend
+from ore.core.sealing import KEY_BYTES, Sealer
 from ore.errors import StartupError
 from ore.ids import new_id
 from ore.routing.router import Router
@@ -86,6 +88,7 @@ class Parts(Struct):
 
     router: Router
     store: Store
+    sealer: Sealer
     supervisor: Supervisor
 
 
@@ -95,13 +98,14 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     store = SQLiteStore(settings.data_path() / "ore.db")
     await store.start()
     try:
+        sealer = Sealer(sealing_key(settings.data_path() / "sealing.key"))
         router = Router(await make_backends(settings, progress), default_model=settings.default_model or None)
         try:
             await router.start()
             async with Supervisor(
-                router, store, new_id=new_id, now=_now, run_seconds=settings.server.request_timeout
+                router, store, sealer, new_id=new_id, now=_now, run_seconds=settings.server.request_timeout
             ) as supervisor:
-                parts = Parts(router, store, supervisor)
+                parts = Parts(router, store, sealer, supervisor)
                 yield make_app(settings, parts), parts
         finally:
             with anyio.CancelScope(shield=True):
@@ -111,6 +115,28 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
             await store.stop()
 
 
+def sealing_key(path: Path) -> bytes:
+    """The key of what clients carry for us, made at the first start. Raises `StartupError` when it is damaged."""
+    try:
+        if not path.exists():
+            draft = path.with_suffix(".new")
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                os.fsync(file.fileno())
+            draft.rename(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise StartupError(
+            f"The key {path} cannot be read or made: {error.strerror}. Mend that, and start again."
+        ) from error
+    if len(key) != KEY_BYTES:
+        raise StartupError(
+            f"The key {path} is damaged. Restore it from a backup; or move it away to get a new one, which cannot open "
+            "the compaction items that clients have."
+        )
+    return key
+
+
 def make_app(settings: Settings, parts: Parts) -> Starlette:
     """The routes and middleware over parts that are up."""
     server = settings.server
@@ -118,6 +144,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         supervisor=parts.supervisor,
         router=parts.router,
         store=parts.store,
+        sealer=parts.sealer,
         new_id=new_id,
         sse_idle=server.sse_keep_alive,
         sse_done=server.sse_done_marker,

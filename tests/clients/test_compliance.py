@@ -189,7 +189,6 @@ def test_a_phase_of_null_is_not_valid(specification: Judge) -> None:
         specification.check("ResponseResource", unset)
 
 
-@pytest.mark.xfail(strict=True, reason="step 2: compaction")
 def test_compact_response(outcomes: dict[str, Outcome | BaseException], specification: Judge) -> None:
     """A compacted conversation holds a compaction item."""
     compacted = answered(outcomes, "compact-response")
@@ -198,7 +197,6 @@ def test_compact_response(outcomes: dict[str, Outcome | BaseException], specific
     assert "compaction" in [item["type"] for item in compacted["output"]]
 
 
-@pytest.mark.xfail(strict=True, reason="step 2: compaction")
 def test_compact_missing_model(outcomes: dict[str, Outcome | BaseException]) -> None:
     """Compaction needs a model."""
     answer = outcomes["compact-missing-model"]

@@ -46,3 +46,14 @@ def test_a_folder_in_use(tmp_path: Path) -> None:
         assert f"pid {server.process.pid}" in said
         assert "--data-dir" in said
         assert wire.get(server.url, "/readyz").status == 200
+
+
+def test_a_damaged_key(tmp_path: Path) -> None:
+    """A key that was cut short is named, and not replaced by a new one."""
+    key = tmp_path / "data" / "sealing.key"
+    with serving(tmp_path) as server:
+        assert key.stat().st_mode & 0o777 == 0o600
+        server.stop()
+    key.write_bytes(b"short")
+    assert "sealing.key is damaged" in refused(tmp_path)
+    assert key.read_bytes() == b"short"

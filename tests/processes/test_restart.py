@@ -42,6 +42,20 @@ def test_a_stopped_server_remembers(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_compacted_conversation_can_be_opened_after_a_restart(tmp_path: Path) -> None:
+    """The key is of the data folder: a new server over it takes the window back, one over another folder does not."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    asked = {"model": "quick", "input": [{"role": "user", "content": "Hi"}]}
+    with serving(tmp_path / "one") as server:
+        window = wire.call(server.url, "POST", "/v1/responses/compact", asked).json()["output"]
+        server.kill()
+    with serving(tmp_path / "one") as server:
+        assert wire.create(server.url, model="quick", input=window).json()["status"] == "completed"
+    with serving(tmp_path / "two") as server:
+        assert wire.create(server.url, model="quick", input=window).error()["code"] == "invalid_encrypted_content"
+
+
 @pytest.mark.engine
 def test_a_killed_server_has_lost_nothing() -> None:
     """Five times: kill -9 in the moment a response was returned, start again, and it is there."""

@@ -11,6 +11,7 @@ from core.writing import RICH, counted
 from ore.backends.base import Model, ModelRequest, Sampling
 from ore.backends.scripted import Script, ScriptedBackend, Step
 from ore.core.deltas import Delta, Finish, Usage
+from ore.core.sealing import KEY_BYTES, Sealer
 from ore.ids import new_id
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
@@ -157,7 +158,12 @@ async def world(*steps: Step, run_seconds: float = 3600.0) -> AsyncIterator[Worl
     scripts: dict[str, Script] = {"m": steps or STEPS}
     backend, store = HeldBackend(scripts), MemoryStore()
     async with Supervisor(
-        Router({"scripted": backend}), store, new_id=new_id, now=lambda: NOW, run_seconds=run_seconds
+        Router({"scripted": backend}),
+        store,
+        Sealer(bytes(range(KEY_BYTES))),
+        new_id=new_id,
+        now=lambda: NOW,
+        run_seconds=run_seconds,
     ) as supervisor:
         yield World(supervisor, backend, store, scripts)
     assert supervisor.active == 0

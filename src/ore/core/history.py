@@ -1,12 +1,13 @@
 """What the model sees: earlier turns, then this request's input, as one list of items in order.
 
 The context is earlier input, earlier output, new input, recursively (wire contract, section 11). Nothing is dropped or
-reordered here but an item that the client echoed under an id that the chain already holds. `instructions`, tools and
-settings of earlier responses are not part of it.
+reordered here but an item that the client echoed under an id that the chain already holds, and what the newest
+compaction item stands for. `instructions`, tools and settings of earlier responses are not part of it.
 """
 
 from collections.abc import Iterable, Sequence
 
+from ore.core.compaction import Open, refuse_all, unfold
 from ore.errors import InvalidRequest
 from ore.protocol.decoding import JsonObject, quoted
 from ore.protocol.items import CALL_OUTPUTS
@@ -14,16 +15,27 @@ from ore.protocol.items import CALL_OUTPUTS
 OUTPUT_CALLS = {output: call for call, output in CALL_OUTPUTS.items()}
 
 
-def context(earlier: Iterable[JsonObject], new: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
-    """The items of the whole context. Raises `InvalidRequest` when calls and outputs do not pair up."""
+def context(
+    earlier: Iterable[JsonObject], new: Sequence[JsonObject], opened: Open = refuse_all
+) -> tuple[JsonObject, ...]:
+    """The items of the whole context; `opened` opens a compaction item.
+
+    Raises `InvalidRequest` when calls and outputs do not pair up, or when a compaction item is not ours.
+    """
     items = list(earlier)
+    places: dict[int, int] = {}
     known = {item["id"] for item in items if "id" in item}
     for index, item in enumerate(new):
         if item["type"] == "item_reference":
             raise _reference(item, index, known)
         if item.get("id") not in known:
+            places[len(items)] = index
             items.append(item)
-    return tuple(_paired(items))
+
+    def param(at: int) -> str:
+        return f"input[{places[at]}].encrypted_content" if at in places else "previous_response_id"
+
+    return tuple(_paired(unfold(items, opened, param)))
 
 
 def check_continuable(status: str, response_id: str) -> None:

@@ -14,6 +14,7 @@ from ore.protocol.decoding import JsonObject, one_of, type_name
 MAX_TEXT = 10_485_760
 MAX_IMAGE_URL = 20_971_520
 MAX_FILE_DATA = 73_400_320
+MAX_ENCRYPTED = 20_971_520
 
 
 class OutputText(Struct, tag_field="type", tag="output_text", kw_only=True):

@@ -12,7 +12,16 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ore.errors import InvalidRequest
 from ore.ids import NewId
-from ore.protocol.content import MAX_TEXT, Part, ReasoningText, SummaryText, check_content, check_part, check_string
+from ore.protocol.content import (
+    MAX_ENCRYPTED,
+    MAX_TEXT,
+    Part,
+    ReasoningText,
+    SummaryText,
+    check_content,
+    check_part,
+    check_string,
+)
 from ore.protocol.decoding import JsonObject, one_of, type_name
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -172,8 +181,13 @@ def _check_reasoning(item: JsonObject, at: str) -> JsonObject:
     if checked.get("content") is not None:
         checked["content"] = check_content(checked["content"], f"{at}.content", plain="reasoning_text")
     if checked.get("encrypted_content") is not None:
-        check_string(checked["encrypted_content"], f"{at}.encrypted_content", 20_971_520)
+        check_string(checked["encrypted_content"], f"{at}.encrypted_content", MAX_ENCRYPTED)
     return checked
+
+
+def _check_compaction(item: JsonObject, at: str) -> JsonObject:
+    _required_string(item, "encrypted_content", at, MAX_ENCRYPTED)
+    return dict(item)
 
 
 def _check_reference(item: JsonObject, at: str) -> JsonObject:
@@ -196,6 +210,7 @@ _CHECKS: dict[str, Callable[[JsonObject, str], JsonObject]] = {
     "shell_call_output": _check_call_answer,
     "apply_patch_call_output": _check_call_answer,
     "reasoning": _check_reasoning,
+    "compaction": _check_compaction,
     "item_reference": _check_reference,
 }
 

@@ -148,6 +148,20 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
     )
 
 
+COMPACTED = ("model", "input", "previous_response_id", "instructions", "prompt_cache_key")
+"""The keys of `POST /responses/compact` that say something to us."""
+
+
+def check_compact(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
+    """Check a decoded body of `POST /responses/compact`, which has to name a model (wire contract, section 13)."""
+    if body.get("model") in (None, ""):
+        message = "Missing required parameter: 'model'."
+        raise InvalidRequest(message, code="missing_required_parameter", param="model")
+    if strict_fields:
+        refuse_unknown(body)
+    return check_create({key: body[key] for key in COMPACTED if key in body}, new_id)
+
+
 def refuse_unknown(body: JsonObject) -> None:
     """Refuse the first key that no field of the contract names."""
     for key in body:

@@ -7,6 +7,7 @@ log, in this order: what a client has been told has been saved. It knows no HTTP
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -14,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import Backend, ModelRequest, Sampling
-from ore.core import history, structured
+from ore.core import compaction, history, structured
 from ore.core.deltas import Finish, Usage
+from ore.core.sealing import Sealer
 from ore.errors import DeadlineExceeded, HTTPFault, InternalFault, ModelFailed, StorageFailed, Unavailable
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
@@ -44,13 +46,13 @@ class Outcome(Struct, frozen=True, kw_only=True):
     fault: HTTPFault | None = None
 
 
-async def execute(run: Run, router: Router, store: Store, now: Callable[[], int]) -> None:
+async def execute(run: Run, router: Router, store: Store, sealer: Sealer, now: Callable[[], int]) -> None:
     """Drive a run to its end, even when everything around it is cancelled; that is all that it ever raises."""
     outcome: Outcome | None = None
     try:
         try:
             with run.scope:
-                outcome = await _converse(run, router, store)
+                outcome = await _converse(run, router, store, sealer)
         except Exception as error:
             outcome = Outcome(status="failed", fault=_fault_of(error))
         finally:
@@ -59,12 +61,15 @@ async def execute(run: Run, router: Router, store: Store, now: Callable[[], int]
         run.end()
 
 
-async def _converse(run: Run, router: Router, store: Store) -> Outcome:
+async def _converse(run: Run, router: Router, store: Store, sealer: Sealer) -> Outcome:
     """Build the context, sample, check. Tools that ORE itself runs would make another turn here."""
     create = run.create
     target = await router.choose(create.model)
     earlier = await _earlier_items(store, run.owner, create.previous_response_id)
-    request = model_request(create, target, history.context(earlier, create.input), run.owner)
+    run.context = history.context(
+        earlier, create.input, partial(sealer.open, purpose=compaction.PURPOSE, owner=run.owner)
+    )
+    request = model_request(create, target, run.context, run.owner)
     finish = await _sample(run, target.backend, request)
     if finish.reason in ("max_output_tokens", "content_filter"):
         run.writer.close("incomplete")

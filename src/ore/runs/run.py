@@ -10,6 +10,7 @@ import anyio
 from ore.core.writer import ResponseWriter
 from ore.errors import HTTPFault, InternalFault
 from ore.ids import NewId
+from ore.protocol.decoding import JsonObject
 from ore.protocol.responses import Create, Response
 from ore.runs.log import EventLog
 
@@ -28,6 +29,8 @@ class Run:
         self.writer = ResponseWriter(new_id, self.log.append)
         self.scope = anyio.CancelScope()
         self.stop_reason: StopReason = "deadline"
+        self.context: tuple[JsonObject, ...] = ()
+        """The items that the model is given, once they are known."""
         self.fault: HTTPFault | None = None
         """Why there is no response at all, or why it failed."""
         self._begun = anyio.Event()

@@ -10,6 +10,7 @@ from types import TracebackType
 import anyio
 from anyio.abc import TaskGroup
 
+from ore.core.sealing import Sealer
 from ore.errors import Unavailable
 from ore.ids import NewId
 from ore.protocol.responses import Create
@@ -28,10 +29,18 @@ class Supervisor:
     """
 
     def __init__(
-        self, router: Router, store: Store, *, new_id: NewId, now: Callable[[], int], run_seconds: float
+        self,
+        router: Router,
+        store: Store,
+        sealer: Sealer,
+        *,
+        new_id: NewId,
+        now: Callable[[], int],
+        run_seconds: float,
     ) -> None:
         self._router = router
         self._store = store
+        self._sealer = sealer
         self._new_id = new_id
         self._now = now
         self._run_seconds = run_seconds
@@ -88,7 +97,7 @@ class Supervisor:
     async def _supervise(self, run: Run) -> None:
         run.scope.deadline = anyio.current_time() + self._run_seconds
         try:
-            await execute(run, self._router, self._store, self._now)
+            await execute(run, self._router, self._store, self._sealer, self._now)
         except Exception:
             logger.exception("run %s ended badly", run.id)
         finally:

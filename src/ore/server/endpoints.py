@@ -13,15 +13,18 @@ from starlette.routing import Route
 
 from ore import __version__
 from ore.backends.base import Model
+from ore.core.compaction import summarising
+from ore.core.sealing import Sealer
 from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UnsupportedMediaType, UpgradeRequired
 from ore.ids import NewId
 from ore.protocol import OPEN_RESPONSES_RELEASE
 from ore.protocol.configuration import check_include
 from ore.protocol.decoding import JsonObject, parse_json_object, quoted
 from ore.protocol.events import encode
-from ore.protocol.responses import Create, check_create
+from ore.protocol.responses import Create, check_compact, check_create
 from ore.protocol.tools import CLIENT_TOOLS
 from ore.routing.router import Router, unknown_model
+from ore.runs.compaction import compacted
 from ore.runs.loop import from_stored
 from ore.runs.supervisor import Supervisor
 from ore.server.sse import EventStream, while_connected
@@ -44,6 +47,7 @@ class Endpoints:
         supervisor: Supervisor,
         router: Router,
         store: Store,
+        sealer: Sealer,
         new_id: NewId,
         sse_idle: float,
         sse_done: bool,
@@ -52,6 +56,7 @@ class Endpoints:
         self._supervisor = supervisor
         self._router = router
         self._store = store
+        self._sealer = sealer
         self._new_id = new_id
         self._sse_idle = sse_idle
         self._sse_done = sse_done
@@ -62,6 +67,7 @@ class Endpoints:
         table: list[tuple[str, str, Endpoint]] = [
             ("POST", "/v1/responses", self.create),
             ("GET", "/v1/responses", self.no_websocket),
+            ("POST", "/v1/responses/compact", self.compact),
             ("GET", "/v1/responses/{response_id}", self.retrieve),
             ("DELETE", "/v1/responses/{response_id}", self.delete),
             ("GET", "/v1/responses/{response_id}/input_items", self.input_items),
@@ -88,6 +94,14 @@ class Endpoints:
             await run.begun()
         run.check_begun()
         return EventStream(run, follower, headers=headers, idle=self._sse_idle, done=self._sse_done)
+
+    async def compact(self, request: Request) -> HTTPResponse:
+        """`POST /responses/compact`: a run that summarises, whose response is not shown."""
+        create = check_compact(await read_json(request), self._new_id, strict_fields=self._strict_fields)
+        run = self._supervisor.start(OWNER, summarising(create, self._new_id))
+        async with while_connected(run, request.receive):
+            await run.ended()
+        return json_response(encode(compacted(run, self._sealer, self._new_id)))
 
     async def retrieve(self, request: Request) -> HTTPResponse:
         """`GET /responses/{id}`: as last stored, or as it stands while it runs."""

@@ -69,6 +69,7 @@ def _encoded() -> bytes:
 def _response_paths() -> JsonObject:
     return {
         "/v1/responses": {"post": _create(), "get": _no_websocket()},
+        "/v1/responses/compact": {"post": _compact()},
         "/v1/responses/{response_id}": {
             "parameters": [_RESPONSE_ID],
             "get": _operation(
@@ -123,6 +124,20 @@ def _create() -> JsonObject:
     )
     body = {"schema": ref("CreateResponse"), "examples": _CREATE_EXAMPLES}
     return {**operation, "requestBody": {"required": True, "content": {JSON: body}}}
+
+
+def _compact() -> JsonObject:
+    operation = _operation(
+        RESPONSES,
+        "compactResponse",
+        "Make a long conversation short",
+        "The model summarises the conversation. `output` is the next request's `input`, as it is, before what is new; "
+        "send no `previous_response_id` with it. Only this server can open the item of type `compaction`, which stands "
+        "for everything before it. Nothing is stored.",
+        _json(200, "The conversation from now on.", "Compaction"),
+        faults=(400, 403, 404, 413, 415, 429, 500, 502, 503, 504),
+    )
+    return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": ref("CompactResponse")}}}}
 
 
 def _no_websocket() -> JsonObject:

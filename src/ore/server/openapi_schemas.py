@@ -15,6 +15,7 @@ from msgspec import Struct, UnsetType
 from ore.backends.base import Capabilities
 from ore.protocol import configuration, content, events, items, responses, tools
 from ore.protocol.decoding import JsonObject
+from ore.runs.compaction import Compaction
 
 Schema = dict[str, Any]
 
@@ -110,6 +111,7 @@ def _response_schemas() -> dict[str, Schema]:
     known = [kind.__struct_config__.tag for kind in MADE_ITEMS]
     return {
         **made,
+        "Compaction": _said(Compaction),
         "OutputItem": _any_of(*(kind.__name__ for kind in MADE_ITEMS), "OtherItem", description="What a model made."),
         "OtherItem": _object({"type": {"type": "string", "not": _choice(*known)}}, "type"),
         "OutputPart": _any_of(*(kind.__name__ for kind in PARTS), description="A piece of an item."),
@@ -216,7 +218,8 @@ def _leaves(kind: type[Struct]) -> list[type[Struct]]:
 
 
 def _request_schemas() -> dict[str, Schema]:
-    return {"CreateResponse": _create_response()} | _input_items() | _input_parts() | _tools() | _settings()
+    compact = {"CompactResponse": _compact_response()}
+    return {"CreateResponse": _create_response()} | compact | _input_items() | _input_parts() | _tools() | _settings()
 
 
 def _create_response() -> Schema:
@@ -229,6 +232,13 @@ def _create_response() -> Schema:
     return _object(properties, description="Every field may be left out or null.", examples=[CREATE_EXAMPLE])
 
 
+def _compact_response() -> Schema:
+    """The fields that `check_compact` reads, as a create request has them."""
+    properties = {name: _create_response()["properties"][name] for name in responses.COMPACTED}
+    properties["model"] = {**_text(least=1), "description": ABOUT["model"]}
+    return _object(properties, "model", description="Other fields are ignored.")
+
+
 def _input_items() -> dict[str, Schema]:
     call = {"call_id": _text(64, least=1), "id": _ID, "status": _STATUS}
     name, whole = _text(128, least=1), _text(content.MAX_TEXT)
@@ -236,12 +246,13 @@ def _input_items() -> dict[str, Schema]:
     others = {call: output for call, output in items.CALL_OUTPUTS.items() if call not in _CALLS}
     loose = "local_shell_call_output"  # the one output that may come without a `call_id`
     answers = [output for output in others.values() if output != loose]
-    known = ("message", "reasoning", "item_reference", *items.CALL_OUTPUTS, *items.CALL_OUTPUTS.values())
+    known = ("message", "reasoning", "compaction", "item_reference", *items.CALL_OUTPUTS, *items.CALL_OUTPUTS.values())
     return {
         "InputItem": _any_of(
             *("InputMessage", "InputFunctionCall", "InputCustomToolCall", "InputCallOutput", "InputReasoning"),
             *("InputOtherCall", "InputOtherCallOutput", "InputOtherItem"),
-            description="One item of the history. Items of unknown types are kept as they are.",
+            description="One item of the history. Items of unknown types are kept as they are. An item of type "
+            "`compaction` is taken as `/v1/responses/compact` gave it.",
         ),
         "InputMessage": _object(
             {
@@ -275,7 +286,7 @@ def _input_items() -> dict[str, Schema]:
                 "type": _choice("reasoning"),
                 "summary": _null_or(_array(ref("SummaryText"))),
                 "content": {"anyOf": [_text(content.MAX_TEXT), parts, {"type": "null"}]},
-                "encrypted_content": _null_or(_text(20_971_520)),
+                "encrypted_content": _null_or(_text(content.MAX_ENCRYPTED)),
                 "id": _ID,
             },
             "type",

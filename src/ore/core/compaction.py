@@ -1,0 +1,87 @@
+"""Compaction (wire contract, section 13): a long conversation becomes its own words and one sealed item.
+
+The sealed item is self-contained: it holds all that stands for the conversation from then on, which is what system,
+developer and user said, and a summary of the rest. In a context it replaces everything before it. Nothing is sampled,
+sealed or opened here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from msgspec import structs
+
+from ore.core.sealing import NotOurs
+from ore.errors import InvalidRequest
+from ore.ids import NewId
+from ore.protocol.content import MAX_ENCRYPTED
+from ore.protocol.decoding import JsonObject
+from ore.protocol.responses import Create
+
+PURPOSE: Final = "compaction"
+
+SUMMARY_TOKENS: Final = 2048
+"""Tokens of a summary, at most; one that is cut there is still worth having."""
+
+ASKED: Final = (
+    "Summarize our conversation so far for yourself: what was done, found and decided, and what is still open. "
+    "Leave out what I said word for word; I keep that. Write the summary only."
+)
+INTRODUCED: Final = "Summary of our conversation so far:\n"
+
+Open = Callable[[str], Any]
+"""Opens a sealed text. Raises `NotOurs`."""
+
+
+def refuse_all(_: str) -> Any:
+    """An `Open` without a key."""
+    raise NotOurs("there is no key")
+
+
+def summarising(create: Create, new_id: NewId) -> Create:
+    """The request for a summary of what `create` holds: its context, and a question at its end. It is not stored."""
+    asked = {
+        "type": "message",
+        "id": new_id("message"),
+        "status": "completed",
+        "role": "user",
+        "content": [{"type": "input_text", "text": ASKED}],
+    }
+    return structs.replace(create, input=[*create.input, asked], store=False, max_output_tokens=SUMMARY_TOKENS)
+
+
+def kept(context: Sequence[JsonObject]) -> list[JsonObject]:
+    """The items that survive as they are: messages of everybody but the assistant."""
+    return [item for item in context if item["type"] == "message" and item.get("role") != "assistant"]
+
+
+def window(context: Sequence[JsonObject], summary: str, new_id: NewId) -> list[JsonObject]:
+    """What stands for a conversation: its kept items, then the summary, if there is one, as the assistant's words."""
+    text = summary.strip()
+    if not text:
+        return kept(context)
+    part = {"type": "output_text", "text": INTRODUCED + text, "annotations": [], "logprobs": []}
+    said = {"type": "message", "id": new_id("message"), "status": "completed", "role": "assistant", "content": [part]}
+    return [*kept(context), said]
+
+
+def item(sealed: str, new_id: NewId) -> JsonObject:
+    """The compaction item. Raises `InvalidRequest` when it is too long to be sent back to us."""
+    if len(sealed) > MAX_ENCRYPTED:
+        message = "The messages of this conversation are too large to be compacted. Leave out images and files."
+        raise InvalidRequest(message, code="context_length_exceeded", param="input")
+    return {"type": "compaction", "id": new_id("compaction"), "encrypted_content": sealed}
+
+
+def unfold(items: list[JsonObject], opened: Open, param: Callable[[int], str]) -> list[JsonObject]:
+    """The items from the newest compaction on, which gives way to what it holds.
+
+    `param` names the place of an item for the error. Raises `InvalidRequest` for an item that is not ours.
+    """
+    at = next((at for at in reversed(range(len(items))) if items[at]["type"] == "compaction"), None)
+    if at is None:
+        return items
+    try:
+        return [*opened(items[at]["encrypted_content"]), *items[at + 1 :]]
+    except NotOurs as problem:
+        message = f"This compaction item cannot be opened here: {problem}. Send the conversation itself instead."
+        raise InvalidRequest(message, code="invalid_encrypted_content", param=param(at)) from None
