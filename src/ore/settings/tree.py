@@ -124,7 +124,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings. Top-level keys stand before the first `[section]` of the file."""
 
     data_dir: Annotated[
-        str, Meta(description="Folder for the database, its key and downloaded models; empty takes the user's data folder.")
+        str, Meta(description="Folder for database, key and downloaded models; empty takes the user's data folder.")
     ] = ""
     default_model: Annotated[
         str, Meta(description="The model of requests that name none; empty takes the only one, or refuses those.")
