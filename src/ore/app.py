@@ -27,13 +27,14 @@ from starlette.routing import Mount
 from ore.backends.base import Backend
 from ore.core.sealing import KEY_BYTES, Sealer
 from ore.errors import StartupError
+from ore.hosts import is_loopback
 from ore.ids import new_id
 from ore.routing.router import Router
 from ore.runs.supervisor import Supervisor
 from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
-from ore.server.middleware import is_loopback, middleware_stack
+from ore.server.middleware import middleware_stack
 from ore.server.openapi import openapi_routes
 from ore.server.protocol import hardened_protocol
 from ore.settings import (

@@ -14,7 +14,7 @@ import pytest
 
 from ore import __version__, settings
 from ore.commands import serve as serve_module
-from ore.commands.address import is_loopback, port_holder, port_problem
+from ore.commands.address import port_holder, port_problem
 from ore.commands.serve import announcement
 from ore.settings import ModelSettings, ServerSettings, Settings
 
@@ -84,27 +84,6 @@ def test_the_holder_of_a_port_is_found() -> None:
         port = taken.getsockname()[1]
         assert (port_holder(port) or "").endswith(f"(process {os.getpid()})")
     assert port_holder(port) is None
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.8.8", True),
-        ("::1", True),
-        ("localhost", True),
-        ("LOCALHOST", True),
-        (EVERYWHERE, False),
-        ("::", False),
-        ("", False),
-        ("192.168.1.2", False),
-        ("example.com", False),
-        ("localhost.example.com", False),
-    ],
-)
-def test_what_is_loopback(host: str, loopback: bool) -> None:
-    """What is not surely loopback counts as public."""
-    assert is_loopback(host) is loopback
 
 
 def test_addresses_that_cannot_work_are_told_apart() -> None:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from ore.server.errors import exception_handlers
-from ore.server.middleware import OriginGuard, is_loopback, middleware_stack
+from ore.server.middleware import OriginGuard, middleware_stack
 from ore.telemetry import current_request_id
 
 MAX = 64 * 1024 * 1024
@@ -356,18 +356,6 @@ def test_a_server_with_keys_has_no_guard() -> None:
     """Where a key is needed a page cannot know, its origin does not matter."""
     with server(guard_origins=False) as port:
         assert ask(port, "POST", "/plain", origin="http://a.example").status == 200
-
-
-@pytest.mark.parametrize(
-    ("hosts", "loopback"),
-    [
-        ("127.0.0.1 127.9.9.9 ::1 [::1] localhost LocalHost.", True),
-        ("0.0.0.0 :: 10.0.0.1 example.com localhost.example.com", False),
-    ],
-)
-def test_what_counts_as_loopback(hosts: str, loopback: bool) -> None:
-    """Addresses that reach this machine only, and the name for it; the wildcard addresses are not among them."""
-    assert {is_loopback(host) for host in hosts.split()} == {loopback}
 
 
 # Going down

@@ -7,19 +7,8 @@ import errno
 from pathlib import Path
 
 from ore.errors import StartupError
+from ore.hosts import is_loopback
 from ore.settings import ServerSettings
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than localhost counts as reachable by others."""
-    from ipaddress import ip_address
-
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def refuse_public_bind(server: ServerSettings) -> None:

@@ -13,10 +13,11 @@ from typing import Final, Literal, NamedTuple
 
 import click
 
-from ore.commands.address import is_loopback, port_problem
+from ore.commands.address import port_problem
 from ore.commands.models import human_size
 from ore.commands.options import config_option, default_settings, load_settings
 from ore.errors import StartupError
+from ore.hosts import is_loopback
 from ore.settings import BUNDLED_MODELS, Settings, model_file, model_kind, resolve_models
 
 _GIB: Final = 1024**3

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ore import __version__
-from ore.commands.address import is_loopback, refuse_public_bind, refuse_taken_port
+from ore.commands.address import refuse_public_bind, refuse_taken_port
 from ore.commands.options import config_option, data_dir_option, load_settings
 from ore.commands.progress import download_progress
 from ore.errors import StartupError
+from ore.hosts import is_loopback
 from ore.settings import Settings, model_file, model_kind, resolve_models
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@
 They refuse to know endpoints, and to hold a body: every byte passes through in pieces of bounded size.
 """
 
-import ipaddress
 import time
 import zlib
 from collections.abc import Callable, Collection
@@ -26,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ore.errors import Forbidden, InvalidRequest, PayloadTooLarge, Unavailable, UnsupportedMediaType
+from ore.hosts import is_address, is_loopback
 from ore.ids import NewId, new_id
 from ore.server.errors import log_fault, to_http_response
 from ore.telemetry import current_request_id
@@ -68,12 +68,6 @@ def middleware_stack(
     stack.append(Middleware(Draining, is_draining=is_draining, exempt=health_paths))
     stack.append(Middleware(BodyLimits, max_bytes=max_body_bytes))
     return stack
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or a name means this machine only, without asking a resolver."""
-    host = host.rstrip(".").lower()
-    return host == "localhost" or host.endswith(".localhost") or (_is_address(host) and _ip(host).is_loopback)
 
 
 class RequestEnvelope:
@@ -198,7 +192,7 @@ class OriginGuard:
             name = page.hostname or ""
         except ValueError:
             return False
-        return page.netloc.lower() == host.lower() and (_is_address(name) or is_loopback(name))
+        return page.netloc.lower() == host.lower() and (is_address(name) or is_loopback(name))
 
 
 class Draining:
@@ -341,15 +335,3 @@ def _lingering(receive: Receive, send: Send, unread: Callable[[], bool] = lambda
         await send(message)
 
     return send_then_drain
-
-
-def _is_address(host: str) -> bool:
-    try:
-        _ip(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    return ipaddress.ip_address(host.strip("[]"))
