@@ -277,7 +277,7 @@ def test_a_mistake_in_the_file_is_named_with_its_line_and_its_fix(file: Path, te
         (
             "ORE_XYZZY",
             "",
-            "The environment variable ORE_XYZZY is no setting of ORE; docs/settings.md lists all of them.",
+            "The environment variable ORE_XYZZY is no setting of ORE; `ore config show` lists all settings.",
         ),
         (
             "ORE_MODELS__A__SLOT",

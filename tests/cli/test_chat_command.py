@@ -205,10 +205,12 @@ def test_a_running_server_of_these_settings_is_used(ore: Any, server: Server, mo
 
 
 def test_without_a_server_one_is_started_for_the_chat(
-    ore: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+    ore: Any, server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same model, settings file and data folder."""
     from contextlib import contextmanager
+
+    (folder / "small.gguf").touch()
 
     started: list[list[str]] = []
 
@@ -223,6 +225,40 @@ def test_without_a_server_one_is_started_for_the_chat(
     assert ore("chat", "./small.gguf", "--data-dir", "d", "--once", "There?").stdout == "Yes.\n"
     assert started == [["./small.gguf", "--data-dir", "d", "--log-level", "warning"]]
     assert server.received[0]["model"] == "small"
+
+
+def test_the_running_server_is_used_with_what_it_serves(
+    ore: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without MODEL the chat takes what is there: a second server could not have the data folder anyway."""
+    monkeypatch.setenv("ORE_SERVER__PORT", server.url.rpartition(":")[2])
+    server.models = ["mine", "other"]
+    server.answers = [said("Yes.")]
+    assert ore("chat", "--once", "There?").stdout == "Yes.\n"
+    assert server.received[0]["model"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope", "--url", "URL"], "has no model nope; it has tiny, other."),
+        (["--url", "URL", "--data-dir", "d"], "leave --data-dir and --config out"),
+        (["nope.gguf"], "has no file"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(ore: Any, server: Server, arguments: list[str], message: str) -> None:
+    """Before anything is asked or started."""
+    found = ore("chat", *[server.url if word == "URL" else word for word in arguments], stdin="Hi\n")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert message in found.stderr
+    assert server.received == []
+
+
+def test_a_failed_line_of_a_pipe_is_status_1(ore: Any, server: Server) -> None:
+    """The lines after it are asked all the same."""
+    server.answers = [[ERROR, FAILED], said("Two.")]
+    found = ore("chat", "--url", server.url, stdin="a\nb\n")
+    assert (found.exit_code, found.stdout) == (1, "Two.\n")
 
 
 SERVES = """

@@ -19,7 +19,7 @@ from ore.commands.serve import announcement
 from ore.settings import ModelSettings, ServerSettings, Settings
 
 URL = "http://127.0.0.1:8000"
-EVERYWHERE = "0.0.0.0"  # noqa: S104
+EVERYWHERE = "0.0.0.0"
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    """What one model can do; published in `GET /v1/models` and used by the router."""
+    """What one model can do; published in `GET /v1/models`."""
 
     context_window: int | None = None
     """Tokens that prompt and answer may take together; None when unknown."""

@@ -17,6 +17,7 @@ import click
 from ore.commands.child import child_server
 from ore.commands.conversation import Conversation, Piece, served_models
 from ore.commands.options import config_option, data_dir_option, load_settings
+from ore.commands.serve import refuse_missing_files
 from ore.errors import StartupError
 from ore.settings import Settings, resolve_models
 
@@ -42,23 +43,29 @@ def chat(
         if once is not None:
             sys.exit(_once(conversation, screen, once))
         click.echo(f"Talking to {name} at {address}. Ctrl-C stops an answer; Ctrl-D or /exit leaves.", err=True)
-        for prompt in _prompts():
-            _answer(conversation, screen, prompt)
+        ended = [_answer(conversation, screen, prompt) for prompt in _prompts()]
+        if "failed" in ended and not sys.stdin.isatty():
+            sys.exit(1)
 
 
 @contextmanager
 def _server(model: str | None, url: str | None, data_dir: str | None, config: Path | None) -> Iterator[tuple[str, str]]:
     """The URL of a server that has the model, and the model's name there."""
     if url is not None:
+        if data_dir is not None or config is not None:
+            raise StartupError("--url names a server that runs already; leave --data-dir and --config out.")
         yield url, _model_at(url, model)
         return
     settings = resolve_models(load_settings(config, data_dir=data_dir).settings, model)
     running = _url_of(settings)
-    here = served_models(running) if running else None
+    here = (served_models(running) if running else None) or []
     wanted = settings.default_model or next(iter(settings.models))
-    if running and here and wanted in here:
+    if here and model is None and wanted not in here:
+        wanted = here[0]
+    if running and wanted in here:
         yield running, wanted
         return
+    refuse_missing_files(settings)
     options = {"--data-dir": data_dir, "--config": config, "--log-level": "warning"}
     given = [word for option, value in options.items() if value is not None for word in (option, str(value))]
     with child_server([*([model] if model else []), *given]) as started:
@@ -80,6 +87,8 @@ def _model_at(url: str, model: str | None) -> str:
         raise StartupError(f"No server answers at {url}; start one with `ore serve`, or leave --url out.")
     if model is None and not models:
         raise StartupError(f"The server at {url} lists no models; name one: ore chat MODEL --url {url}.")
+    if model and models and model not in models:
+        raise StartupError(f"The server at {url} has no model {model}; it has {', '.join(models[:16])}.")
     return model or models[0]
 
 

@@ -38,7 +38,9 @@ def _url_of(process: subprocess.Popen[str]) -> str:
     for line in process.stdout:
         if match := re.match(r"URL\s+(\S+)", line):
             return match[1]
-    raise StartupError("The server for this chat could not start; its own message stands above.")
+    raise StartupError(
+        "The server for this chat could not start; its own message stands above. One that runs is reached with --url."
+    )
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

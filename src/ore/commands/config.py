@@ -43,7 +43,7 @@ def show(origin: bool, config: Path | None) -> None:
 @config.command()
 @config_option
 def check(config: Path | None) -> None:
-    """Say whether `ore serve` could start with these settings; exit status 2 if not."""
+    """Find mistakes in the settings; exit status 2 if there is one."""
     loaded = load_settings(config)
     served = settings.resolve_models(loaded.settings)
     refuse_public_bind(served.server)

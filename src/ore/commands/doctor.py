@@ -91,8 +91,10 @@ def _platform(_: Subject) -> Finding:
     import platform
 
     pair = (platform.system(), platform.machine().lower())
+    if pair[0] == "Windows":
+        return Finding("fail", "Windows", "run ORE in WSL")
     detail = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    tested = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64"), ("Windows", "amd64")}
+    tested = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
     return Finding("ok", detail) if pair in tested else Finding("warn", detail, "the engine may have no wheel for it")
 
 

@@ -5,6 +5,7 @@ Everything that can be refused before the server is built is refused here, in on
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def serve(
         log__level=log_level,
     )
     settings = resolve_models(loaded.settings, model)
+    if sys.platform == "win32":
+        raise StartupError("ORE runs on Linux and macOS; on Windows, run it in WSL.")
     refuse_public_bind(settings.server)
     refuse_missing_files(settings)
     refuse_taken_port(settings.server)

@@ -6,7 +6,7 @@ opens a URL or decodes a file.
 
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from ore.errors import InvalidRequest
 from ore.protocol.decoding import JsonObject, one_of, type_name
@@ -36,13 +36,6 @@ class ReasoningText(Struct, tag_field="type", tag="reasoning_text", kw_only=True
 
 
 Part = OutputText | Refusal | SummaryText | ReasoningText
-
-
-class InputText(Struct, tag_field="type", tag="input_text", kw_only=True):
-    """What a string in a request stands for."""
-
-    text: str
-    prompt_cache_breakpoint: JsonObject | UnsetType = UNSET
 
 
 TEXT_FIELDS = {
@@ -87,12 +80,6 @@ def check_part(part: Any, at: str, *, plain: str) -> JsonObject:
     if kind == "input_file":
         return _check_file(part, at)
     return part
-
-
-def part_text(part: JsonObject) -> str | None:
-    """The text of a part, or None when it is not text."""
-    field = TEXT_FIELDS.get(part.get("type", ""))
-    return part.get(field) if field else None
 
 
 def _check_text(part: JsonObject, field: str, at: str) -> JsonObject:

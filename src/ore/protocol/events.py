@@ -154,7 +154,6 @@ class Failed(Event, tag="response.failed"):
     response: Response
 
 
-Lifecycle = Created | Queued | InProgress | Completed | Incomplete | Failed
 TERMINAL = (Completed, Incomplete, Failed)
 
 _encoder = msgspec.json.Encoder()

@@ -104,7 +104,7 @@ class Create(Struct, frozen=True, kw_only=True):
 _REFUSED = {
     "conversation": "send 'previous_response_id' or the whole history as 'input'",
     "prompt": "stored prompt templates do not exist here; send 'instructions' and 'input'",
-    "context_management": "leave it out and shorten 'input' yourself when it grows too long",
+    "context_management": "leave it out, and send a long conversation to POST /v1/responses/compact",
 }
 """What would change the answer silently if it were ignored, and what to do instead."""
 

@@ -17,8 +17,6 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 CLIENT_TOOLS = ("function", "custom")
 """The tool types that a local model can be shown, and that the client runs."""
 
-FORCED = ("function", "custom", "mcp", "allowed_tools")
-
 
 def check_tools(value: Any) -> list[JsonObject]:
     """The `tools` of a request, function tools with all five keys that an echo needs."""

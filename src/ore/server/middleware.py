@@ -32,13 +32,14 @@ from ore.telemetry import current_request_id
 
 EXPOSED_HEADERS: Final = (
     "x-request-id",
+    "x-ore-warning",
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",
     "x-should-retry",
     *(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 )
-HEALTH_PATHS: Final = frozenset({"/health", "/livez", "/readyz", "/metrics", "/version"})
+HEALTH_PATHS: Final = frozenset({"/health", "/livez", "/readyz", "/version"})
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _PIECE: Final = 256 * 1024  # decoded bytes handed on at a time

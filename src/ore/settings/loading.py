@@ -257,7 +257,7 @@ def _nearest(parts: Parts) -> str:
 def _nearest_variable(parts: Parts) -> str:
     close = _closest(parts)
     if close is None or close[-1] == "":
-        return "docs/settings.md lists all of them."
+        return "`ore config show` lists all settings."
     return f"did you mean ORE_{'__'.join(close).upper()}?"
 
 

@@ -18,8 +18,10 @@ from ore.errors import StartupError
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[server]`: the HTTP side."""
 
-    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback asks for keys.")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes a free one. Codex looks at 1234.")] = 8000
+    host: Annotated[
+        str, Meta(description="Address to listen on. Any but loopback is refused, unless insecure_no_auth is set.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes a free one.")] = 8000
     insecure_no_auth: Annotated[
         bool, Meta(description="Allow a public address although nobody is asked for a key.")
     ] = False
@@ -63,13 +65,15 @@ class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int, Meta(ge=0, description="Requests that may wait for a slot; more are a 429 with Retry-After.")
     ] = 256
     context: Annotated[
-        int, Meta(ge=0, description="Tokens of context of each slot; 0 takes what the model was trained with.")
+        int, Meta(ge=0, description="Tokens of context of each slot; 0: what the model was trained with, at most 8192.")
     ] = 0
-    threads: Annotated[int, Meta(ge=0, description="Threads for decoding; 0 takes one per core.")] = 0
+    threads: Annotated[
+        int, Meta(ge=0, description="Threads for decoding; 0: one per core, and one alone for files below 32 MiB.")
+    ] = 0
     batch: Annotated[
         int, Meta(ge=32, description="Tokens per prefill step; smaller cancels sooner, larger reads prompts faster.")
     ] = 256
-    gpu_layers: Annotated[int, Meta(ge=-1, description="Layers on the GPU; -1 takes all that fit.")] = -1
+    gpu_layers: Annotated[int, Meta(ge=-1, description="Layers on the GPU; -1 takes all of them.")] = -1
     prompt_cache_mib: Annotated[
         int, Meta(ge=0, description="Host memory for cached prompts, in MiB; 0 turns it off.")
     ] = 64
@@ -89,7 +93,9 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Annotated[
             int,
             Meta(
-                ge=0, examples=[8192], description="Tokens of context of each slot; 0 takes what it was trained with."
+                ge=0,
+                examples=[8192],
+                description="Tokens of context of each slot; 0: what it was trained with, at most 8192.",
             ),
         ]
         | None

@@ -16,10 +16,6 @@ from ore.errors import InvalidRequest, ModelFailed, OreError
 _BASE: Final = "http://engine"
 
 
-class Modalities(Struct, frozen=True):
-    vision: bool = False
-
-
 class SlotDefaults(Struct, frozen=True):
     n_ctx: int = 0
 
@@ -28,11 +24,9 @@ class Props(Struct, frozen=True):
     """What `GET /props` says and we need."""
 
     default_generation_settings: SlotDefaults
-    total_slots: int = 1
     chat_template: str = ""
     bos_token: str = ""
     eos_token: str = ""
-    modalities: Modalities = Modalities()
 
 
 class Timings(Struct, frozen=True):

@@ -14,7 +14,6 @@ import anyio
 
 from ore.errors import StartupError
 
-HUB_URL: Final = "https://huggingface.co"
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here, and the bytes of the whole file (0 while unknown)."""
 
@@ -27,8 +26,7 @@ async def fetch_model(
     file: str,
     target: Path,
     *,
-    hub_url: str = HUB_URL,
-    token: str | None = None,
+    hub_url: str,
     progress: Progress | None = None,
 ) -> Path:
     """Make sure that `target` holds `file` of the hub's `repo`; returns it. Raises `StartupError`.
@@ -38,11 +36,11 @@ async def fetch_model(
     if await anyio.Path(target).is_file():
         return target
     download = _Download(f"{repo}:{file}", target, progress or (lambda _done, _total: None))
-    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    headers = {"Accept-Encoding": "identity"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout, trust_env=True) as session:
             await download.run(session, f"{hub_url.rstrip('/')}/{repo}/resolve/main/{file}")
     except (aiohttp.ClientError, TimeoutError) as error:
         raise StartupError(
