@@ -45,10 +45,14 @@ def compact(messages: list[dict[str, Any]], mark: str) -> list[dict[str, Any]]:
 
 def rendered(template: ChatTemplate, body: dict[str, Any]) -> str:
     number = itertools.count()
-    create = check_create(body, lambda kind: f"{kind}_{next(number)}")
+
+    def new_id(kind: str) -> str:
+        return f"{kind}_{next(number)}"
+
+    create = check_create(body, new_id)
     request = ModelRequest(
         model="ore-tiny",
-        items=history.context((), create.input),
+        items=history.context((), create.input, new_id).items,
         instructions=create.instructions,
         tools=tuple(create.tools),
         text_format=create.text["format"],

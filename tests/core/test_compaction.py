@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ore.core import compaction
-from ore.core.history import context
+from ore.core import compaction, history
 from ore.core.sealing import KEY_BYTES, NotOurs, Sealer
-from ore.errors import InvalidRequest
+from ore.errors import InvalidRequest, ModelFailed
 from ore.protocol.content import MAX_ENCRYPTED
 from ore.protocol.responses import check_create
 
@@ -82,7 +81,13 @@ def test_what_the_others_said_is_kept_and_the_rest_is_summarised() -> None:
     stands = compaction.window(TALK, " It is 42. ", new_id)
     assert stands[:2] == TALK[:2]
     assert (stands[2]["role"], stands[2]["content"][0]["text"]) == ("assistant", compaction.INTRODUCED + "It is 42.")
-    assert compaction.window(TALK, "\n", new_id) == TALK[:2]
+    assert compaction.window(TALK[:2], "\n", new_id) == TALK[:2]
+    with pytest.raises(ModelFailed, match="no summary"):
+        compaction.window(TALK, "\n", new_id)
+
+
+def context(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> history.Context:
+    return history.context(earlier, new, new_id, opened)
 
 
 def test_the_newest_compaction_replaces_what_came_before_it() -> None:
@@ -90,7 +95,15 @@ def test_the_newest_compaction_replaces_what_came_before_it() -> None:
     first, second = [message("user", "one")], [message("user", "two"), message("assistant", "summary")]
     new = [message("user", "old"), sealed(second), message("user", "new")]
     unanswered = {"type": "function_call", "id": "fc", "call_id": "gone", "name": "f", "arguments": "{}"}
-    assert context([sealed(first) | {"id": "cmp_1"}, unanswered], new, opened) == (*second, new[-1])
+    assert context([sealed(first) | {"id": "cmp_1"}, unanswered], new).items == (*second, new[-1])
+
+
+def test_what_is_echoed_after_a_compaction_stays() -> None:
+    """It is not in the window, so it is no echo there; only its id is taken already."""
+    answer = message("assistant", "answer")
+    seen = context([message("user", "a"), answer], [sealed([message("user", "a")]), answer, message("user", "b")])
+    assert seen.items == (message("user", "a"), answer | {"id": "message_new"}, message("user", "b"))
+    assert seen.taken[1:] == seen.items[1:]
 
 
 def test_a_foreign_compaction_is_refused_with_its_place() -> None:
@@ -99,10 +112,10 @@ def test_a_foreign_compaction_is_refused_with_its_place() -> None:
     for earlier, new, param in (
         ([], [message("user", "a"), foreign], "input[1].encrypted_content"),
         ([foreign], [message("user", "a")], "previous_response_id"),
-        ([foreign], [foreign, message("user", "a")], "previous_response_id"),
+        ([foreign], [foreign, message("user", "a")], "input[0].encrypted_content"),
     ):
         with pytest.raises(InvalidRequest) as caught:
-            context(earlier, new, opened)
+            context(earlier, new)
         assert (caught.value.code, caught.value.param) == ("invalid_encrypted_content", param)
 
 
@@ -124,4 +137,4 @@ def test_the_request_for_a_summary_is_not_stored() -> None:
 @given(st.lists(st.sampled_from(TALK)))
 def test_a_context_without_compaction_is_left_alone(items: list[dict[str, Any]]) -> None:
     """Item for item, and no key is asked for."""
-    assert compaction.unfold(items, compaction.refuse_all, str) == items
+    assert compaction.unfold(items, compaction.refuse_all, "input") == items

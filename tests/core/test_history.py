@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ore.core.history import check_continuable, context, previous_not_found
+from ore.core import history
+from ore.core.history import check_continuable, previous_not_found
 from ore.core.lifecycle import NEXT_STATUS
 from ore.errors import InvalidRequest
 from ore.protocol.items import CALL_OUTPUTS
@@ -24,6 +25,14 @@ def output(call_id: str, kind: str = "function_call") -> dict[str, Any]:
     return {"type": CALL_OUTPUTS[kind], "id": f"{kind}_{call_id}_out", "call_id": call_id}
 
 
+def minted(purpose: str) -> str:
+    return f"{purpose}_minted"
+
+
+def context(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    return history.context(earlier, new, minted).items
+
+
 def refusal(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         context(earlier, new)
@@ -38,10 +47,34 @@ def test_the_context_is_what_was_and_then_what_is_new() -> None:
 
 
 def test_an_item_that_is_echoed_is_not_doubled() -> None:
-    """A client that sends back an item under the id that the chain holds changes nothing; other ids are new items."""
-    earlier = [message("a"), call("c"), output("c")]
-    assert context(earlier, [call("c"), output("c"), message("a"), message("e")]) == (*earlier, message("e"))
-    assert context([], [message("a"), message("a")]) == (message("a"), message("a"))
+    """A client that sends back what the chain holds changes nothing, even without the parts that it does not need."""
+    said = {**message("m"), "role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": [1]}]}
+    bare = {**said, "content": [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}]}
+    earlier = [message("a"), call("c", arguments="{}"), output("c"), said]
+    echoed = history.context(earlier, [call("c", arguments="{}"), bare, output("c"), message("e")], minted)
+    assert echoed.items == (*earlier, message("e"))
+    assert echoed.taken == (message("e"),)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"content": [{"type": "input_text", "text": "other"}]},
+        {"role": "developer"},
+        {"type": "acme:thing"},
+    ],
+)
+def test_something_else_under_a_known_id_is_not_lost(other: dict[str, Any]) -> None:
+    """Clients that count their ids, or use one for all, get a new id for it; nothing is dropped."""
+    item = message("a") | other
+    seen = history.context([message("a")], [item], minted)
+    assert seen.items == (message("a"), item | {"id": f"{item['type']}_minted"})
+    assert seen.taken == seen.items[1:]
+
+
+def test_the_same_item_twice_in_a_request_is_meant() -> None:
+    """Both stay, under two ids."""
+    assert [item["id"] for item in context([], [message("a"), message("a")])] == ["a", "message_minted"]
 
 
 @pytest.mark.parametrize("kind", CALL_OUTPUTS)
@@ -71,6 +104,19 @@ def test_an_output_without_its_call_is_refused(kind: str) -> None:
     refused = refusal([message("a")], [output("call_x", kind)])
     assert refused.message == "No tool call found for function call output with call_id call_x."
     assert (refused.status, refused.param) == (400, "input")
+
+
+@pytest.mark.parametrize(
+    ("items", "missing"),
+    [
+        ([call("c"), output("c"), call("c")], "No tool output found for function call c."),
+        ([call("c"), output("c"), output("c")], "No tool call found for function call output with call_id c."),
+        ([call("c"), output("c", "custom_tool_call")], "No tool output found for function call c."),
+    ],
+)
+def test_each_call_has_an_output_of_its_own_kind(items: list[dict[str, Any]], missing: str) -> None:
+    """One output answers one call; a call made again needs another one."""
+    assert refusal([], [item | {"id": f"i{at}"} for at, item in enumerate(items)]).message == missing
 
 
 def test_an_output_may_not_come_before_its_call() -> None:

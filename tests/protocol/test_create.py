@@ -249,7 +249,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "format without type": ({"text": {"format": {}}}, "invalid_value", "text.format.type"),
     "schema without a name": (
         {"text": {"format": {"type": "json_schema", "schema": {}}}},
-        "invalid_value",
+        "missing_required_parameter",
         "text.format.name",
     ),
     "schema with a long name": (

@@ -383,6 +383,12 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str | None]] = {
         400,
         "input",
     ),
+    "a custom tool's format that is no object": (
+        {"tools": [{"type": "web_search"}, {"type": "custom", "name": "c", "format": "text"}]},
+        400,
+        "tools[1].format",
+    ),
+    "a demand for a compaction": ({"input": [{"type": "compaction_trigger"}]}, 400, "input[0].type"),
     "an item that is a number": ({"input": [7]}, 400, "input[0]"),
     "a part that is an array": ({"input": [{"role": "user", "content": [[]]}]}, 400, "input[0].content[0]"),
     "an image at a file": (
@@ -438,6 +444,24 @@ def test_odd_values_do_no_harm(server: ScriptedServer, case: str) -> None:
         assert client.request("GET", f"{path}/input_items?limit=100").json()["data"]
         assert client.request("DELETE", path).status == 200
         answers_normally(client)
+
+
+def test_paging_ends_though_ids_repeat(server: ScriptedServer) -> None:
+    """Each item of a list has an id of its own, so that a cursor means one place."""
+    with RawClient(server.port) as client:
+        same = [{"role": "user", "content": str(number), "id": "same"} for number in range(5)]
+        first = create(client, input=same).json()["id"]
+        path = f"/v1/responses/{create(client, input=same[:2], previous_response_id=first).json()['id']}/input_items"
+        texts, ids, after = [], [], ""
+        while True:
+            page = client.request("GET", f"{path}?order=asc&limit=2&after={after}").json()
+            texts += [item["content"][0]["text"] for item in page["data"]]
+            ids += [item["id"] for item in page["data"]]
+            if not page["has_more"]:
+                break
+            after = page["last_id"]
+        assert texts == ["0", "1", "2", "3", "4", "hello", "1"]
+        assert len(set(ids)) == len(ids)
 
 
 # F22: hostile schemas

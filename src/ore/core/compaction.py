@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from ore.core.sealing import NotOurs
-from ore.errors import InvalidRequest
+from ore.errors import InvalidRequest, ModelFailed
 from ore.ids import NewId
 from ore.protocol.content import MAX_ENCRYPTED
 from ore.protocol.decoding import JsonObject
@@ -46,7 +46,10 @@ def summarising(create: Create, new_id: NewId) -> Create:
         "role": "user",
         "content": [{"type": "input_text", "text": ASKED}],
     }
-    return structs.replace(create, input=[*create.input, asked], store=False, max_output_tokens=SUMMARY_TOKENS)
+    quick = {"effort": "none", "summary": None}
+    return structs.replace(
+        create, input=[*create.input, asked], store=False, max_output_tokens=SUMMARY_TOKENS, reasoning=quick
+    )
 
 
 def kept(context: Sequence[JsonObject]) -> list[JsonObject]:
@@ -55,8 +58,15 @@ def kept(context: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def window(context: Sequence[JsonObject], summary: str, new_id: NewId) -> list[JsonObject]:
-    """What stands for a conversation: its kept items, then the summary, if there is one, as the assistant's words."""
+    """What stands for a conversation: its kept items, then the summary as the assistant's words.
+
+    Raises `ModelFailed` when there is none, and something that it would have stood for.
+    """
     text = summary.strip()
+    if not text and len(kept(context)) < len(context):
+        raise ModelFailed(
+            "The model gave no summary of this conversation. Send the request again, or to another model."
+        )
     if not text:
         return kept(context)
     part = {"type": "output_text", "text": INTRODUCED + text, "annotations": [], "logprobs": []}
@@ -72,16 +82,21 @@ def item(sealed: str, new_id: NewId) -> JsonObject:
     return {"type": "compaction", "id": new_id("compaction"), "encrypted_content": sealed}
 
 
-def unfold(items: list[JsonObject], opened: Open, param: Callable[[int], str]) -> list[JsonObject]:
+def newest(items: Sequence[JsonObject]) -> int | None:
+    """Where the newest compaction item stands."""
+    return next((at for at in reversed(range(len(items))) if items[at]["type"] == "compaction"), None)
+
+
+def unfold(items: list[JsonObject], opened: Open, param: str) -> list[JsonObject]:
     """The items from the newest compaction on, which gives way to what it holds.
 
-    `param` names the place of an item for the error. Raises `InvalidRequest` for an item that is not ours.
+    Raises `InvalidRequest` for an item that is not ours; `param` is its place.
     """
-    at = next((at for at in reversed(range(len(items))) if items[at]["type"] == "compaction"), None)
+    at = newest(items)
     if at is None:
         return items
     try:
         return [*opened(items[at]["encrypted_content"]), *items[at + 1 :]]
     except NotOurs as problem:
         message = f"This compaction item cannot be opened here: {problem}. Send the conversation itself instead."
-        raise InvalidRequest(message, code="invalid_encrypted_content", param=param(at)) from None
+        raise InvalidRequest(message, code="invalid_encrypted_content", param=param) from None

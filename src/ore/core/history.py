@@ -1,41 +1,76 @@
 """What the model sees: earlier turns, then this request's input, as one list of items in order.
 
 The context is earlier input, earlier output, new input, recursively (wire contract, section 11). Nothing is dropped or
-reordered here but an item that the client echoed under an id that the chain already holds, and what the newest
-compaction item stands for. `instructions`, tools and settings of earlier responses are not part of it.
+reordered here but an item that the client echoed although the chain holds it, and what the newest compaction item
+stands for. `instructions`, tools and settings of earlier responses are not part of it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from ore.core.compaction import Open, refuse_all, unfold
+from msgspec import Struct
+
+from ore.core.compaction import Open, newest, refuse_all, unfold
 from ore.errors import InvalidRequest
+from ore.ids import NewId
 from ore.protocol.decoding import JsonObject, quoted
 from ore.protocol.items import CALL_OUTPUTS
 
 OUTPUT_CALLS = {output: call for call, output in CALL_OUTPUTS.items()}
 
 
-def context(
-    earlier: Iterable[JsonObject], new: Sequence[JsonObject], opened: Open = refuse_all
-) -> tuple[JsonObject, ...]:
-    """The items of the whole context; `opened` opens a compaction item.
+class Context(Struct, frozen=True):
+    """`items` are what the model is given; `taken` is what of the input is new, each item under an id of its own."""
 
-    Raises `InvalidRequest` when calls and outputs do not pair up, or when a compaction item is not ours.
+    items: tuple[JsonObject, ...]
+    taken: tuple[JsonObject, ...]
+
+
+def context(
+    earlier: Iterable[JsonObject], new: Sequence[JsonObject], new_id: NewId, opened: Open = refuse_all
+) -> Context:
+    """Put the items of the chain and of the request together; `opened` opens a compaction item.
+
+    Ids are unique in a conversation: what comes under the id of something else gets a new one. Raises `InvalidRequest`
+    when calls and outputs do not pair up, or when a compaction item is not ours.
     """
-    items = list(earlier)
-    places: dict[int, int] = {}
-    known = {item["id"] for item in items if "id" in item}
+    chain = list(earlier)
+    start = newest(new)
+    if start is None:
+        seen = unfold(chain, opened, "previous_response_id")
+    else:
+        seen = unfold([new[start]], opened, f"input[{start}].encrypted_content")
+    present = {item["id"]: item for item in seen if "id" in item}
+    used = {item["id"] for item in chain if "id" in item} | set(present)
+    taken = []
     for index, item in enumerate(new):
         if item["type"] == "item_reference":
-            raise _reference(item, index, known)
-        if item.get("id") not in known:
-            places[len(items)] = index
-            items.append(item)
+            raise _reference(item, index, used)
+        counts = start is None or index > start
+        if counts and item["id"] in present and _same(present[item["id"]], item):
+            continue
+        if item["id"] in used:
+            item = {**item, "id": new_id(item["type"])}
+        used.add(item["id"])
+        taken.append(item)
+        if counts:
+            seen.append(item)
+    return Context(tuple(_paired(seen)), tuple(taken))
 
-    def param(at: int) -> str:
-        return f"input[{places[at]}].encrypted_content" if at in places else "previous_response_id"
 
-    return tuple(_paired(unfold(items, opened, param)))
+def _same(there: JsonObject, item: JsonObject) -> bool:
+    """Whether an item that comes back under a known id still says the same; clients drop what they do not need."""
+    if there["type"] != item["type"]:
+        return False
+    said = ("role", "call_id", "name", "arguments", "input", "output")
+    return all(there.get(key) == item.get(key) for key in said) and (
+        item["type"] != "message" or _parts(there) == _parts(item)
+    )
+
+
+def _parts(message: JsonObject) -> list[JsonObject]:
+    ignored = ("annotations", "logprobs")
+    return [{key: value for key, value in part.items() if key not in ignored} for part in message["content"]]
 
 
 def check_continuable(status: str, response_id: str) -> None:
@@ -57,22 +92,26 @@ def previous_not_found(response_id: str) -> InvalidRequest:
 
 
 def _paired(items: list[JsonObject]) -> list[JsonObject]:
-    """Check that each call has its output and each output its call; calls that were cut off are left out."""
-    answered = {item.get("call_id") for item in items if item["type"] in OUTPUT_CALLS}
-    called: set[object] = set()
-    kept = []
-    for item in items:
+    """Each call a client answers has one output behind it, of its own kind. A call that was cut off is left out."""
+    waiting: dict[tuple[object, object], list[int]] = defaultdict(list)
+    problems: dict[int, str] = {}
+    for at, item in enumerate(items):
         kind, call_id = item["type"], item.get("call_id")
         if kind in CALL_OUTPUTS and call_id is not None:
-            if call_id not in answered and item.get("status") == "incomplete":
-                continue
-            if call_id not in answered and kind != "local_shell_call":
-                raise InvalidRequest(f"No tool output found for function call {call_id}.", param="input")
-            called.add(call_id)
-        elif kind in OUTPUT_CALLS and call_id is not None and call_id not in called:
-            raise InvalidRequest(f"No tool call found for function call output with call_id {call_id}.", param="input")
-        kept.append(item)
-    return kept
+            waiting[CALL_OUTPUTS[kind], call_id].append(at)
+        elif kind in OUTPUT_CALLS and call_id is not None:
+            if places := waiting[kind, call_id]:
+                places.remove(next((p for p in places if items[p].get("status") != "incomplete"), places[0]))
+            else:
+                problems[at] = f"No tool call found for function call output with call_id {call_id}."
+    unanswered = {at for places in waiting.values() for at in places}
+    cut = {at for at in unanswered if items[at].get("status") == "incomplete"}
+    for at in unanswered - cut:
+        if items[at]["type"] != "local_shell_call":  # its output may name it by `id`
+            problems[at] = f"No tool output found for function call {items[at]['call_id']}."
+    if problems:
+        raise InvalidRequest(problems[min(problems)], param="input")
+    return [item for at, item in enumerate(items) if at not in cut]
 
 
 def _reference(item: JsonObject, index: int, known: set[object]) -> InvalidRequest:

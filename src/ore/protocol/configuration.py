@@ -75,6 +75,12 @@ def check_format(value: Any) -> JsonObject:
     if kind != "json_schema":
         return {"type": kind}
     name, schema = value.get("name"), value.get("schema")
+    if name is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'text.format.name'.",
+            code="missing_required_parameter",
+            param="text.format.name",
+        )
     if not isinstance(name, str) or not _FORMAT_NAME.fullmatch(name):
         raise InvalidRequest(
             "'text.format.name' needs 1 to 64 letters, digits, underscores or dashes.", param="text.format.name"

@@ -76,6 +76,14 @@ CALL_OUTPUTS = {
 """Calls that the client answers, and the item that answers each."""
 
 
+DEMANDS = {
+    "compaction_trigger": "send the conversation to POST /v1/responses/compact",
+    "configuration_update": "send 'reasoning' and 'text' with each request",
+    "additional_tools": "send 'tools' with each request",
+}
+"""Items that ask the server to do something; to keep them like history would be to ignore them."""
+
+
 def check_input(value: Any, new_id: NewId) -> list[JsonObject]:
     """The `input` of a request as a list of items; a string is one user message."""
     if value is None:
@@ -94,6 +102,9 @@ def check_item(item: Any, at: str, new_id: NewId) -> JsonObject:
         message = f'Invalid type for \'{at}\': expected an object with a "type" or a "role", but got {type_name(item)}.'
         raise InvalidRequest(message, code="invalid_type", param=at)
     kind = item_type(item, at)
+    if kind in DEMANDS:
+        message = f"'{at}' is of type '{kind}', which this server does not act on: {DEMANDS[kind]}."
+        raise InvalidRequest(message, param=f"{at}.type")
     if kind != "message" and item.get("id") is not None:
         check_string(item["id"], f"{at}.id", 512)
     check = _CHECKS.get(kind)

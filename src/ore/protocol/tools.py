@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 from ore.errors import InvalidRequest
-from ore.protocol.decoding import JsonObject, quoted, quoted_all, type_name
+from ore.protocol.content import MAX_TEXT, check_string
+from ore.protocol.decoding import JsonObject, one_of, quoted, quoted_all, type_name
 
 MAX_TOOLS = 1024
 MAX_NAME = 128
@@ -58,7 +59,9 @@ def _check_tool(tool: Any, at: str) -> JsonObject:
     if tool["type"] == "function":
         return _check_function(tool, at)
     if tool["type"] == "custom":
-        return {**tool, "name": _check_name(tool, at)}
+        return _check_custom(tool, at)
+    if tool["type"] == "mcp":  # its secrets are neither kept nor echoed (17.3)
+        return {key: value for key, value in tool.items() if key not in ("headers", "authorization")}
     return tool
 
 
@@ -90,6 +93,22 @@ def _check_function(tool: JsonObject, at: str) -> JsonObject:
         "strict": tool.get("strict"),
         **rest,
     }
+
+
+def _check_custom(tool: JsonObject, at: str) -> JsonObject:
+    name, form = _check_name(tool, at), tool.get("format")
+    if form is None:
+        return {**tool, "name": name}
+    at = f"{at}.format"
+    if not isinstance(form, dict):
+        message = (
+            f'Invalid type for \'{at}\': expected an object such as {{"type": "text"}}, but got {type_name(form)}.'
+        )
+        raise InvalidRequest(message, code="invalid_type", param=at)
+    if one_of(form.get("type"), ("text", "grammar"), f"{at}.type") == "grammar":
+        one_of(form.get("syntax"), ("lark", "regex"), f"{at}.syntax")
+        check_string(form.get("definition"), f"{at}.definition", MAX_TEXT)
+    return {**tool, "name": name}
 
 
 def _check_name(tool: JsonObject, at: str) -> str:

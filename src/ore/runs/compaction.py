@@ -34,7 +34,7 @@ def compacted(run: Run, sealer: Sealer, new_id: NewId) -> Compaction:
     response = run.response
     if run.fault is not None or response.usage is None:
         raise run.fault or InternalFault("The model was stopped before it had summarised. Send the request again.")
-    context = run.context[:-1]  # without our own question
+    context = run.context.items[:-1]  # without our own question
     stands = compaction.window(context, _text_of(response), new_id)
     sealed = sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner)
     output = [*compaction.kept(context), compaction.item(sealed, new_id)]

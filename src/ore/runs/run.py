@@ -7,10 +7,10 @@ from typing import Literal
 
 import anyio
 
+from ore.core.history import Context
 from ore.core.writer import ResponseWriter
 from ore.errors import HTTPFault, InternalFault
 from ore.ids import NewId
-from ore.protocol.decoding import JsonObject
 from ore.protocol.responses import Create, Response
 from ore.runs.log import EventLog
 
@@ -22,6 +22,7 @@ class Run:
 
     def __init__(self, owner: str, create: Create, *, new_id: NewId, created_at: int) -> None:
         self.id = new_id("response")
+        self.new_id = new_id
         self.owner = owner
         self.create = create
         self.created_at = created_at
@@ -29,8 +30,8 @@ class Run:
         self.writer = ResponseWriter(new_id, self.log.append)
         self.scope = anyio.CancelScope()
         self.stop_reason: StopReason = "deadline"
-        self.context: tuple[JsonObject, ...] = ()
-        """The items that the model is given, once they are known."""
+        self.context = Context((), ())
+        """What the model is given, once it is known."""
         self.fault: HTTPFault | None = None
         """Why there is no response at all, or why it failed."""
         self._begun = anyio.Event()

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from ore import __version__
 from ore.backends.base import Model
 from ore.core.compaction import summarising
+from ore.core.history import check_continuable
 from ore.core.sealing import Sealer
 from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UnsupportedMediaType, UpgradeRequired
 from ore.ids import NewId
@@ -26,6 +27,7 @@ from ore.protocol.tools import CLIENT_TOOLS
 from ore.routing.router import Router, unknown_model
 from ore.runs.compaction import compacted
 from ore.runs.loop import from_stored
+from ore.runs.run import Run
 from ore.runs.supervisor import Supervisor
 from ore.server.sse import EventStream, while_connected
 from ore.stores.base import Store, UnknownCursor
@@ -83,6 +85,8 @@ class Endpoints:
     async def create(self, request: Request) -> Any:
         """`POST /responses`: the run is the same whether its events are forwarded or not."""
         create = check_create(await read_json(request), self._new_id, strict_fields=self._strict_fields)
+        if create.previous_response_id and self._running(create.previous_response_id):
+            check_continuable("in_progress", create.previous_response_id)
         run = self._supervisor.start(OWNER, create)
         headers = _warnings(create)
         if not create.stream:
@@ -110,7 +114,7 @@ class Endpoints:
         if _flag(request, "stream"):
             message = "This response cannot be streamed because it was not created with background=true."
             raise InvalidRequest(message, param="stream")
-        if (run := self._supervisor.find(OWNER, response_id)) and run.create.store:
+        if run := self._running(response_id):
             return json_response(encode(run.response))
         stored = await self._store.load(OWNER, response_id)
         if stored is None:
@@ -120,8 +124,9 @@ class Endpoints:
     async def delete(self, request: Request) -> HTTPResponse:
         """`DELETE /responses/{id}`: gone with its items; a second time is a 404."""
         response_id = request.path_params["response_id"]
-        if self._supervisor.find(OWNER, response_id):
-            raise InvalidRequest(f"Response '{response_id}' is still running. Delete it when it has ended.")
+        if self._running(response_id):
+            message = f"Response '{response_id}' is still running. Delete it when it has ended."
+            raise InvalidRequest(message, param="response_id")
         if not await self._store.delete(OWNER, response_id):
             raise _no_response(response_id)
         return json_response(encode({"id": response_id, "object": "response", "deleted": True}))
@@ -131,6 +136,9 @@ class Endpoints:
         response_id = request.path_params["response_id"]
         check_include(_array(request, "include"))
         limit, order, after = _page_query(request)
+        if self._running(response_id):
+            message = f"Response '{response_id}' is still running. List its items when it has ended."
+            raise InvalidRequest(message, param="response_id")
         try:
             page = await self._store.input_items(OWNER, response_id, limit=limit, order=order, after=after)
         except UnknownCursor:
@@ -141,6 +149,11 @@ class Endpoints:
         items = b",".join(item.body for item in page.items)
         more = b"true" if page.has_more else b"false"
         return json_response(b'{"object":"list","data":[%b],%b,"has_more":%b}' % (items, ends[1:-1], more))
+
+    def _running(self, response_id: str) -> Run | None:
+        """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
+        run = self._supervisor.find(OWNER, response_id)
+        return run if run is not None and run.create.store else None
 
     async def models(self, _: Request) -> HTTPResponse:
         """`GET /models`: the plain list, each model with what it can do."""

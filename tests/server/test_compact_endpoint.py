@@ -6,7 +6,7 @@ import pytest
 
 from clients.wire import Answer, call
 from ore.core.compaction import ASKED, INTRODUCED
-from ore.core.deltas import Finish, Text, Usage
+from ore.core.deltas import Finish, Reasoning, Refusal, Text, Usage
 from ore.errors import InvalidRequest, ModelFailed
 from servers import ScriptedServer
 
@@ -121,7 +121,10 @@ def test_a_failure_is_an_error(server: ScriptedServer, step: Exception, status: 
 
 
 def test_a_summary_that_was_cut_is_kept(server: ScriptedServer) -> None:
-    """At the limit of its tokens a summary is still better than none, and so is none than a failure."""
-    for text in ("We found", ""):
-        server.scripts["summarises"] = [Text(text), Finish("max_output_tokens", Usage(input_tokens=9, output_tokens=2))]
-        assert compact(server).json()["output"][-1]["type"] == "compaction"
+    """At the limit of its tokens a summary is still better than none; none at all would lose the conversation."""
+    cut = Finish("max_output_tokens", Usage(input_tokens=9, output_tokens=2))
+    server.scripts["summarises"] = [Text("We found"), cut]
+    assert compact(server).json()["output"][-1]["type"] == "compaction"
+    for steps in ([Reasoning("hm"), cut], [Refusal("No."), Finish("stop", Usage())], [Finish("stop", Usage())]):
+        server.scripts["summarises"] = steps
+        assert compact(server).status == 502
