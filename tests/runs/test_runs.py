@@ -440,7 +440,7 @@ async def test_settings_are_echoed_and_handed_on() -> None:
             assert [tool["type"] for tool in shown["tools"]] == ["function", "web_search"]
             assert shown["text"] == {"format": {"type": "text"}, "verbosity": "low"}
             assert shown["reasoning"] == {"effort": "low", "summary": None}
-        assert [tool["type"] for tool in request.tools] == ["function"]
+        assert [tool["type"] for tool in request.tools] == ["function", "web_search"]
         assert (request.instructions, request.max_output_tokens, request.verbosity) == ("Be brief.", 64, "low")
         assert (request.sampling.seed, request.sampling.stop, request.owner) == (7, ("x",), OWNER)
         assert request.parallel_tool_calls is False
@@ -463,7 +463,8 @@ async def test_logprobs_are_asked_for_only_with_the_include() -> None:
         assert [request.top_logprobs for request in here.backend.requests] == [None, 3]
 
 
-SCHEMA = {"type": "json_schema", "name": "n", "schema": {"type": "object", "required": ["a"]}}
+SCHEMA = {"type": "json_schema", "name": "n", "schema": {"type": "object", "required": ["a"]}, "strict": True}
+LOOSE = SCHEMA | {"strict": False}
 FORMATS: dict[str, tuple[dict[str, Any], list[d.Delta], str]] = {
     "matches": (SCHEMA, [d.Text('{"a"'), d.Text(":1}")], "completed"),
     "does not match": (SCHEMA, [d.Text("{}")], "failed"),
@@ -473,6 +474,10 @@ FORMATS: dict[str, tuple[dict[str, Any], list[d.Delta], str]] = {
     "is too deep": ({"type": "json_object"}, [d.Text('{"a":' * 50_000)], "failed"),
     "refusal": (SCHEMA, [d.Refusal("No.")], "completed"),
     "call": (SCHEMA, [d.ToolCall("c", "f"), d.ToolArguments("{}")], "completed"),
+    "text beside a call": (SCHEMA, [d.Text("Wait."), d.ToolCall("c", "f"), d.ToolArguments("{}")], "completed"),
+    "nothing but thoughts": (SCHEMA, [d.Reasoning("Hm.")], "failed"),
+    "loosely matches": (LOOSE, [d.Text("{}")], "completed"),
+    "loosely is not JSON": (LOOSE, [d.Text("{")], "failed"),
     "text": ({"type": "text"}, [d.Text("Sure!")], "completed"),
 }
 
@@ -489,6 +494,41 @@ async def test_structured_output_is_checked(
         if status == "failed":
             assert played.final["error"]["code"] == "invalid_model_output"
             assert played.final["usage"]["total_tokens"] == 5
+
+
+STRICT = {"type": "function", "name": "f", "parameters": SCHEMA["schema"], "strict": True}
+OTHER = {"type": "function", "name": "g"}
+ALLOWED = {"type": "allowed_tools", "tools": [{"type": "function", "name": "g"}]}
+HELD: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "strict arguments": ({"tools": [STRICT]}, "f", '{"a":1}', "completed"),
+    "arguments that do not match": ({"tools": [STRICT]}, "f", "{}", "failed"),
+    "arguments that are no JSON": ({"tools": [STRICT]}, "f", "{", "failed"),
+    "loose arguments": ({"tools": [OTHER]}, "g", "{", "completed"),
+    "an allowed call": ({"tools": [STRICT, OTHER], "tool_choice": ALLOWED}, "g", "{}", "completed"),
+    "a call that is not allowed": ({"tools": [STRICT, OTHER], "tool_choice": ALLOWED}, "f", '{"a":1}', "failed"),
+    "a call though none may be": ({"tools": [OTHER], "tool_choice": "none"}, "g", "{}", "failed"),
+    "a call of nobody's function": ({"tools": [OTHER]}, "h", "{}", "completed"),
+}
+
+
+@pytest.mark.parametrize(("asked", "name", "arguments", "status"), HELD.values(), ids=HELD)
+async def test_calls_are_checked(asked: dict[str, Any], name: str, arguments: str, status: str) -> None:
+    """`strict` and `tool_choice` are held to whatever the backend did; what the client is to judge is passed on."""
+    async with world(d.ToolCall("c", name), d.ToolArguments(arguments), FINISH) as here:
+        played = await here.play(**asked)
+        check_run(played, here)
+        assert played.final["status"] == status
+
+
+async def test_a_strict_schema_that_nothing_can_match_is_refused() -> None:
+    """Before the model is asked."""
+    async with world(FINISH) as here:
+        broken = SCHEMA | {"schema": {"type": "object", "description": 5}}
+        played = await here.play(text={"format": broken})
+        with pytest.raises(InvalidRequest, match="Invalid schema") as caught:
+            _ = played.run.response
+        assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "text.format.schema")
+        assert here.backend.requests == []
 
 
 async def test_structured_output_that_was_cut_is_incomplete() -> None:

@@ -26,6 +26,8 @@ def mismatch(schema: JsonObject, text: str) -> str | None:
         return f"it is not JSON ({problem})"
     try:
         validator = _validator(msgspec.json.encode(schema))
+        if validator.is_valid(value):
+            return None
         first = next(iter(validator.iter_errors(value)), None)
     except ValueError as problem:
         return f"the schema cannot be checked ({_short(str(problem))})"
@@ -33,6 +35,15 @@ def mismatch(schema: JsonObject, text: str) -> str | None:
         return None
     place = "/".join(str(step) for step in first.instance_path) or "the root"
     return f"at {_short(place)}: {_short(first.message)}"
+
+
+def schema_problem(schema: JsonObject) -> str | None:
+    """Why nothing can be checked against a schema; None when it can."""
+    try:
+        _validator(msgspec.json.encode(schema))
+    except ValueError as problem:
+        return _short(str(problem))
+    return None
 
 
 def _short(problem: str) -> str:

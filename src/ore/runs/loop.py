@@ -6,7 +6,7 @@ log, in this order: what a client has been told has been saved. It knows no HTTP
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -18,14 +18,22 @@ from ore.backends.base import Backend, ModelRequest, Sampling
 from ore.core import compaction, history, structured
 from ore.core.deltas import Finish, Usage
 from ore.core.sealing import Sealer
-from ore.errors import DeadlineExceeded, HTTPFault, InternalFault, ModelFailed, StorageFailed, Unavailable
+from ore.errors import (
+    DeadlineExceeded,
+    HTTPFault,
+    InternalFault,
+    InvalidRequest,
+    ModelFailed,
+    StorageFailed,
+    Unavailable,
+)
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
-from ore.protocol.items import Item, Message
+from ore.protocol.items import CustomToolCall, FunctionCall, Item, Message
 from ore.protocol.responses import Create, Response, ResponseError, Status
-from ore.protocol.tools import CLIENT_TOOLS
 from ore.routing.router import Router, Target
+from ore.runs.judge import Judge
 from ore.runs.run import Run
 from ore.stores.base import MissingAncestor, Store, StoredItem, StoredResponse
 
@@ -46,30 +54,40 @@ class Outcome(Struct, frozen=True, kw_only=True):
     fault: HTTPFault | None = None
 
 
-async def execute(run: Run, router: Router, store: Store, sealer: Sealer, now: Callable[[], int]) -> None:
+class Shared(Struct, frozen=True):
+    """What all runs work with. `now` gives seconds since 1970."""
+
+    router: Router
+    store: Store
+    sealer: Sealer
+    judge: Judge
+    now: Callable[[], int]
+
+
+async def execute(run: Run, shared: Shared) -> None:
     """Drive a run to its end, even when everything around it is cancelled; that is all that it ever raises."""
     outcome: Outcome | None = None
     try:
         try:
             with run.scope:
-                outcome = await _converse(run, router, store, sealer)
+                outcome = await _converse(run, shared)
         except Exception as error:
             outcome = Outcome(status="failed", fault=_fault_of(error))
         finally:
-            await _conclude(run, outcome or _stopped(run), store, now)
+            await _conclude(run, outcome or _stopped(run), shared)
     finally:
         run.end()
 
 
-async def _converse(run: Run, router: Router, store: Store, sealer: Sealer) -> Outcome:
+async def _converse(run: Run, shared: Shared) -> Outcome:
     """Build the context, sample, check. Tools that ORE itself runs would make another turn here."""
     create = run.create
-    target = await router.choose(create.model)
-    earlier = await _earlier_items(store, run.owner, create.previous_response_id)
-    run.context = history.context(
-        earlier, create.input, partial(sealer.open, purpose=compaction.PURPOSE, owner=run.owner)
-    )
-    request = model_request(create, target, run.context, run.owner)
+    target = await shared.router.choose(create.model)
+    earlier = await _earlier_items(shared.store, run.owner, create.previous_response_id)
+    _check_schema(create)
+    opened = partial(shared.sealer.open, purpose=compaction.PURPOSE, owner=run.owner)
+    run.context = history.context(earlier, create.input, run.new_id, opened)
+    request = model_request(create, target, run.context.items, run.owner)
     finish = await _sample(run, target.backend, request)
     if finish.reason in ("max_output_tokens", "content_filter"):
         run.writer.close("incomplete")
@@ -77,8 +95,8 @@ async def _converse(run: Run, router: Router, store: Store, sealer: Sealer) -> O
     run.writer.close()
     if not run.writer.response.output:
         run.writer.write_empty_message()
-    if problem := _format_problem(create, run.writer.response.output):
-        fault = ModelFailed(f"The model's answer does not match 'text.format': {problem}.", code="invalid_model_output")
+    if problem := await _output_problem(create, run.writer.response.output, shared.judge):
+        fault = ModelFailed(f"{problem}.", code="invalid_model_output")
         return Outcome(status="failed", usage=finish.usage, fault=fault)
     return Outcome(status="completed", usage=finish.usage)
 
@@ -94,16 +112,16 @@ async def _sample(run: Run, backend: Backend, request: ModelRequest) -> Finish:
     raise ModelFailed("The model's stream ended before it said why. Send the request again.")
 
 
-async def _conclude(run: Run, outcome: Outcome, store: Store, now: Callable[[], int]) -> None:
+async def _conclude(run: Run, outcome: Outcome, shared: Shared) -> None:
     """Close what is open, save, and say how it ended."""
     run.fault = outcome.fault
     if not run.has_response:
         return
     run.writer.close("incomplete")
-    final = _final(run, outcome, now)
-    if run.create.store and (fault := await _save(run, final, store)):
+    final = _final(run, outcome, shared.now)
+    if run.create.store and (fault := await _save(run, final, shared.store)):
         run.fault = fault
-        final = _final(run, Outcome(status="failed", usage=outcome.usage, fault=fault), now)
+        final = _final(run, Outcome(status="failed", usage=outcome.usage, fault=fault), shared.now)
     run.writer.end(final, run.fault)
 
 
@@ -111,7 +129,7 @@ async def _save(run: Run, final: Response, store: Store) -> HTTPFault | None:
     """Save, whoever wants the run to stop. Gives the fault when that failed or took too long: it can still be said."""
     with anyio.move_on_after(SAVE_SECONDS, shield=True):
         try:
-            await store.save(run.owner, to_stored(final, run.create.input))
+            await store.save(run.owner, to_stored(final, run.context.taken))
         except StorageFailed as fault:
             logger.exception("response %s could not be saved", run.id)
             return fault
@@ -150,20 +168,51 @@ def _fault_of(error: BaseException) -> HTTPFault:
     return InternalFault("The server failed to answer this request. The operator's log has the reason.")
 
 
-def _format_problem(create: Create, output: list[Item]) -> str | None:
-    """What is wrong with structured output; refusals and calls are not held against the schema."""
+def _check_schema(create: Create) -> None:
+    """Refuse a strict schema that nothing can be held to: afterwards would be too late."""
     wanted = create.text["format"]
-    if wanted["type"] == "text":
+    if wanted.get("strict") and (problem := structured.schema_problem(wanted["schema"])):
+        message = f"Invalid schema for response_format '{wanted['name']}': {problem}. Mend that part of the schema."
+        raise InvalidRequest(message, code="invalid_json_schema", param="text.format.schema")
+
+
+async def _output_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
+    """What the model was held to and did not keep, although it was told."""
+    for item in output:
+        if isinstance(item, FunctionCall) and (problem := await _call_problem(create, item, judge)):
+            return problem
+    return await _format_problem(create, output, judge)
+
+
+async def _call_problem(create: Create, call: FunctionCall, judge: Judge) -> str | None:
+    """`tool_choice` and strict arguments are held to, whatever the backend did (wire contract, 17.9)."""
+    if not _may_call(create.tool_choice, call.name):
+        return f"The model called '{call.name}', which 'tool_choice' does not allow"
+    tool = next((tool for tool in create.tools if tool.get("name") == call.name), {})
+    if not tool.get("strict") or not isinstance(tool.get("parameters"), dict):
         return None
-    schema = wanted.get("schema", {"type": "object"})
-    texts = [
-        part.text
-        for item in output
-        if isinstance(item, Message)
-        for part in item.content
-        if isinstance(part, OutputText)
-    ]
-    return next((problem for text in texts if (problem := structured.mismatch(schema, text))), None)
+    problem = await judge.mismatch(tool["parameters"], call.arguments)
+    return f"The model's arguments for '{call.name}' do not match its parameters: {problem}" if problem else None
+
+
+def _may_call(choice: str | JsonObject, name: str) -> bool:
+    if isinstance(choice, str):
+        return choice != "none"
+    chosen = choice["tools"] if choice["type"] == "allowed_tools" else [choice]
+    return choice.get("mode") != "none" and any(entry.get("name", name) == name for entry in chosen)
+
+
+async def _format_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
+    """What is wrong with structured output. Refusals and calls are not held against the schema, nor is text beside."""
+    wanted = create.text["format"]
+    if wanted["type"] == "text" or any(isinstance(item, FunctionCall | CustomToolCall) for item in output):
+        return None
+    parts = [part for item in output if isinstance(item, Message) for part in item.content]
+    schema = wanted["schema"] if wanted.get("strict") else {"type": "object"} if wanted["type"] == "json_object" else {}
+    problem = None if parts else "it has no text"
+    for part in parts:
+        problem = problem or (await judge.mismatch(schema, part.text) if isinstance(part, OutputText) else None)
+    return f"The model's answer does not match 'text.format': {problem}" if problem else None
 
 
 async def _earlier_items(store: Store, owner: str, response_id: str | None) -> list[JsonObject]:
@@ -181,14 +230,14 @@ async def _earlier_items(store: Store, owner: str, response_id: str | None) -> l
 
 
 def model_request(create: Create, target: Target, items: tuple[JsonObject, ...], owner: str) -> ModelRequest:
-    """What the model is asked. Tools that only a server could run are not among it."""
+    """What the model is asked. Tools that a backend cannot use are for it to pass over: their places name errors."""
     defaults = target.model.defaults
     wants_logprobs = "message.output_text.logprobs" in create.include
     return ModelRequest(
         model=target.model.id,
         items=items,
         instructions=create.instructions,
-        tools=tuple(tool for tool in create.tools if tool["type"] in CLIENT_TOOLS),
+        tools=tuple(create.tools),
         tool_choice=create.tool_choice,
         parallel_tool_calls=create.parallel_tool_calls,
         text_format=create.text["format"],
@@ -246,7 +295,7 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
     )
 
 
-def to_stored(response: Response, new_input: list[JsonObject]) -> StoredResponse:
+def to_stored(response: Response, new_input: Sequence[JsonObject]) -> StoredResponse:
     """The response as the store keeps it: envelope and items apart, each encoded once."""
     return StoredResponse(
         id=response.id,

@@ -15,7 +15,8 @@ from ore.errors import Unavailable
 from ore.ids import NewId
 from ore.protocol.responses import Create
 from ore.routing.router import Router
-from ore.runs.loop import execute
+from ore.runs.judge import Judge
+from ore.runs.loop import Shared, execute
 from ore.runs.run import Run
 from ore.stores.base import Store
 
@@ -38,9 +39,7 @@ class Supervisor:
         now: Callable[[], int],
         run_seconds: float,
     ) -> None:
-        self._router = router
-        self._store = store
-        self._sealer = sealer
+        self._shared = Shared(router, store, sealer, Judge(), now)
         self._new_id = new_id
         self._now = now
         self._run_seconds = run_seconds
@@ -59,7 +58,10 @@ class Supervisor:
         assert self._tasks is not None  # noqa: S101
         for run in self._runs.values():
             run.stop("shutdown")
-        return await self._tasks.__aexit__(kind, error, traceback)
+        try:
+            return await self._tasks.__aexit__(kind, error, traceback)
+        finally:
+            await self._shared.judge.stop()
 
     @property
     def active(self) -> int:
@@ -97,7 +99,7 @@ class Supervisor:
     async def _supervise(self, run: Run) -> None:
         run.scope.deadline = anyio.current_time() + self._run_seconds
         try:
-            await execute(run, self._router, self._store, self._sealer, self._now)
+            await execute(run, self._shared)
         except Exception:
             logger.exception("run %s ended badly", run.id)
         finally:
