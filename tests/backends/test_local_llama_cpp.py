@@ -149,10 +149,27 @@ async def test_logprobs_have_the_wires_shape(engine: LlamaCpp, alternatives: int
 
 
 async def test_stop_sequences_end_the_text_and_do_not_show(engine: LlamaCpp) -> None:
+    vowels = ("a", "e", "i", "o", "u")
+    for seed in range(5):
+        sampling = Sampling(stop=vowels, temperature=1.5, seed=seed)
+        deltas = await run(engine, ask(sampling=sampling, max_output_tokens=300))
+        assert not set(vowels) & set(text_of(deltas))
+        assert finish_of(deltas).reason == "stop"
+
+
+async def test_stop_sequences_leave_calls_and_json_alone(engine: LlamaCpp) -> None:
+    sampling = Sampling(stop=("two", '"', "name"), temperature=1.5)
     form = {"type": "json_schema", "name": "n", "schema": {"const": "one two three"}}
-    deltas = await run(engine, ask(sampling=Sampling(stop=("two",)), text_format=form))
-    assert text_of(deltas) == '"one '
-    assert finish_of(deltas).reason == "stop"
+    assert text_of(await run(engine, ask(sampling=sampling, text_format=form))) == '"one two three"'
+    tool = {"type": "function", "name": "go", "parameters": obj(to={"const": "two"}), "strict": True}
+    deltas = await run(engine, ask(sampling=sampling, tools=(tool,), tool_choice="required", max_output_tokens=90))
+    assert calls_of(deltas)[0] == ("go", '{"to": "two"}')
+
+
+@pytest.mark.parametrize("penalty", [{"presence_penalty": 1.5}, {"frequency_penalty": 2.0}, {"presence_penalty": -2.0}])
+async def test_penalties_are_taken(engine: LlamaCpp, penalty: dict[str, float]) -> None:
+    deltas = await run(engine, ask(sampling=Sampling(temperature=1.0, seed=1, **penalty)))
+    assert finish_of(deltas).usage.output_tokens > 0
 
 
 def obj(**properties: Any) -> dict[str, Any]:

@@ -29,6 +29,8 @@ STOP_GRACE: Final = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 BACKOFF: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before the first, second, ... restart; the last one repeats."""
+NOTICE: Final = 1.0
+"""Seconds within which the end of a process is known after its socket was closed."""
 STEADY_AFTER: Final = 60.0
 """Seconds after which a process counts as healthy and the backoff begins anew."""
 LONGEST_FOLDER: Final = 70
@@ -63,6 +65,7 @@ class EngineProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._up = False
+        self._came_up, self._went_down = asyncio.Event(), asyncio.Event()
 
     @property
     def up(self) -> bool:
@@ -101,6 +104,16 @@ class EngineProcess:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    async def back(self, seconds: float) -> bool:
+        """Wait until a process that died was replaced; False when that takes longer, or when it did not die."""
+        with anyio.move_on_after(NOTICE):
+            await self._went_down.wait()
+        if self._up or self._keeper is None:
+            return False
+        with anyio.move_on_after(seconds):
+            await self._came_up.wait()
+        return self._up
+
     async def _launch(self) -> None:
         await anyio.Path(self.socket).unlink(missing_ok=True)
         self._last_words.clear()
@@ -120,13 +133,12 @@ class EngineProcess:
         with contextlib.suppress(ConnectionError):
             child.stdin.write(self._parameters() + b"\n")
             await child.stdin.drain()
-        line = await child.stdout.readline()
-        said = msgspec.json.decode(line, type=Said) if line else Said()
+        said = _said(await child.stdout.readline())
         if not said.ready:
             await self._end_child()
             await asyncio.wait([listener])
             raise StartupError(self._reason(said.error))
-        self._up = True
+        self._note(up=True)
         log.info("model %s is loaded", self.name)
 
     def _parameters(self) -> bytes:
@@ -165,7 +177,7 @@ class EngineProcess:
             assert self._child is not None  # noqa: S101
             since = loop.time()
             code = await self._child.wait()
-            self._up = False
+            self._note(up=False)
             failures = 0 if loop.time() - since > STEADY_AFTER else failures
             log.error("the engine of model %s died (%s); last words: %s", self.name, code, self._last_words)
             while not self._up:
@@ -176,9 +188,18 @@ class EngineProcess:
                     await self._launch()
                 except (StartupError, OSError) as error:
                     log.error("%s", error)  # noqa: TRY400 - expected, and its traceback says nothing more
+                except Exception:
+                    log.exception("the engine of model %s could not be restarted", self.name)
+
+    def _note(self, *, up: bool) -> None:
+        self._up = up
+        here, gone = (self._came_up, self._went_down) if up else (self._went_down, self._came_up)
+        here.set()
+        gone.clear()
 
     async def _end_child(self) -> None:
-        child, self._child, self._up = self._child, None, False
+        child, self._child = self._child, None
+        self._note(up=False)
         if child is None:
             return
         send_signal(child, signal.SIGTERM)
@@ -189,6 +210,14 @@ class EngineProcess:
             await child.wait()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _said(line: bytes) -> Said:
+    """The far end's one line; anything else on it is not from us."""
+    try:
+        return msgspec.json.decode(line, type=Said) if line else Said()
+    except msgspec.DecodeError:
+        return Said(error=f"the engine said {line[:200]!r}")
 
 
 def send_signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -32,6 +32,16 @@ from ore.ids import NewId, new_id
 Reason = Literal["stop", "max_output_tokens", "content_filter", "tool_calls"]
 _RANDOM_SEED: Final = 0xFFFFFFFF
 
+PENALTY_WINDOW: Final = 64
+"""Tokens over which penalties count, llama.cpp's own default. It counts the prompt's too, and so the ends of earlier
+turns: a longer window keeps a model from ending its own."""
+
+RESTART_SECONDS: Final = 30.0
+"""How long a request that waits in the queue waits for an engine that died."""
+
+LONGEST_TOKEN: Final = 128
+"""Bytes of a token, at most: a prompt of more than that for each token of the context need not be counted."""
+
 
 class _Facts(Struct, frozen=True):
     """What a loaded model told us."""
@@ -103,7 +113,7 @@ class LlamaCpp:
         self._admission.check()
         prepared = await self._prepare(client, facts, request)
         ticket = self._admission.enter(request.owner)
-        sampling = _Sampling(client, ticket, prepared, lambda: self._new_id("call"), request)
+        sampling = _Sampling(client, self._process, ticket, prepared, lambda: self._new_id("call"), request)
         try:
             yield sampling
         finally:
@@ -164,6 +174,8 @@ class LlamaCpp:
         body = {"prompt": prompt, **_sampling_fields(request, self.options)}
         if grammar:
             body["grammar"] = grammar
+        if request.sampling.stop and not plan.required and request.text_format.get("type", "text") == "text":
+            body["stop"] = list(request.sampling.stop)  # calls and JSON end by themselves, and nowhere else
         if markup.special:
             body["preserved_tokens"] = sorted(markup.special)
         return _Prepared(body, markup, plan)
@@ -175,12 +187,14 @@ class _Sampling:
     def __init__(
         self,
         client: LlamaCppClient,
+        process: EngineProcess,
         ticket: Ticket,
         prepared: _Prepared,
         new_call_id: Callable[[], str],
         request: ModelRequest,
     ) -> None:
         self._client = client
+        self._process = process
         self._ticket = ticket
         self._prepared = prepared
         self._parser = OutputParser(
@@ -213,12 +227,21 @@ class _Sampling:
     async def _chunks(self) -> list[Chunk]:
         if self._completion is None:
             await self._ticket.wait()
-            self._completion = await self._client.complete(self._prepared.body)
+            self._completion = await self._begin()
         return await self._completion.read()
+
+    async def _begin(self) -> Completion:
+        """A request that was only waiting when the engine died is none of those it took along."""
+        try:
+            return await self._client.complete(self._prepared.body)
+        except ModelFailed:
+            if not await self._process.back(RESTART_SECONDS):
+                raise
+            return await self._client.complete(self._prepared.body)
 
     def _take(self, chunk: Chunk) -> None:
         thinking = self._parser.thinking
-        if chunk.content:
+        if chunk.content or chunk.completion_probabilities:
             self._ready.extend(self._parser.feed(chunk.content, self._logprobs(chunk)))
         if thinking:
             self._reasoning_tokens += max(0, chunk.tokens_predicted - self._seen_tokens)
@@ -229,6 +252,8 @@ class _Sampling:
     def _finish(self, chunk: Chunk) -> None:
         self._done = True
         limited = chunk.stop_type == "limit"
+        if chunk.stop_type == "word" and self._parser.calling:
+            raise ModelFailed("The model wrote one of your 'stop' texts inside a tool call. Choose others.")
         self._ready.extend(self._parser.finish(cut=limited))
         if self._prepared.plan.required and not self._parser.called and not limited:
             raise ModelFailed(
@@ -270,9 +295,9 @@ def _sampling_fields(request: ModelRequest, options: EngineOptions) -> JsonObjec
     if sampling.presence_penalty or sampling.frequency_penalty:
         fields["presence_penalty"] = sampling.presence_penalty or 0.0
         fields["frequency_penalty"] = sampling.frequency_penalty or 0.0
-        fields["repeat_last_n"] = -1
-    if sampling.stop:
-        fields["stop"] = list(sampling.stop)
+        fields["repeat_last_n"] = PENALTY_WINDOW
+    if sampling.temperature is not None or sampling.top_p is not None:
+        fields |= {"top_k": 0, "min_p": 0.0}  # who asks for a distribution gets it, and not its largest forty tokens
     if request.top_logprobs is not None:
         fields["n_probs"] = max(1, request.top_logprobs)
     return fields
@@ -280,9 +305,11 @@ def _sampling_fields(request: ModelRequest, options: EngineOptions) -> JsonObjec
 
 async def _check_fits(client: LlamaCppClient, facts: _Facts, prompt: str) -> None:
     """Raise the 400 unless there is room for the prompt and one more token. A token is a byte at least."""
-    if len(prompt.encode()) + 2 < facts.context:
+    size, markers = len(prompt.encode()), facts.template.count_markers(prompt)
+    if size + 2 < facts.context:
         return
-    count = len(await client.tokenize(prompt))
+    least = max(markers, size // LONGEST_TOKEN)
+    count = least if least >= facts.context else len(await client.tokenize(prompt))
     if count >= facts.context:
         raise context_exceeded(count, facts.context)
 

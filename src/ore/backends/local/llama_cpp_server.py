@@ -6,6 +6,7 @@ threads work; no request passes through Python. It refuses to outlive its parent
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -47,8 +48,9 @@ class Parameters(msgspec.Struct, kw_only=True):
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_stdout_for_us()
     parameters = msgspec.json.decode(sys.stdin.buffer.readline(), type=Parameters)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=[Path(parameters.socket).parent], daemon=True).start()
     try:
         server = serve(parameters)
     except NotGguf as error:
@@ -95,9 +97,18 @@ def serve(parameters: Parameters) -> Any:
     return xllamacpp.Server(common)
 
 
-def _die_with_parent() -> None:
+def _keep_stdout_for_us() -> None:
+    """What libraries print goes to stderr: the near end reads one line of ours from stdout, and never again."""
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(ours, "w")
+
+
+def _die_with_parent(folder: Path) -> None:
+    """A parent that was killed leaves the socket's folder behind; one that was not removes it itself."""
     while sys.stdin.buffer.read(4096):
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

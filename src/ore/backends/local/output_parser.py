@@ -18,6 +18,7 @@ Entry = dict[str, Any]
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*"'
 _HEAD: Final = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*,\s*"(?:arguments|parameters)"\s*:', re.DOTALL)
+_INPUT_HEAD: Final = re.compile(r'\s*(?:\{\s*"input"\s*:\s*)?"')
 _BRACKET: Final = re.compile(r'[\[\]{}"]')
 _QUOTE: Final = re.compile(r'["\\]')
 _SCALAR_END: Final = re.compile(r"[,}\]\s]")
@@ -55,6 +56,11 @@ class OutputParser:
     def thinking(self) -> bool:
         """Whether what comes next is reasoning."""
         return self._state == self._think
+
+    @property
+    def calling(self) -> bool:
+        """Whether a call has been opened and not closed."""
+        return self._state in (self._head, self._arguments, self._tail)
 
     def feed(self, text: str, entries: tuple[Entry, ...] = ()) -> list[Delta]:
         """Take a piece of output, and its logprob entries if there are any; give the deltas that are certain."""
@@ -274,7 +280,9 @@ class _Value:
         """What was held back: a string decoded, or a custom tool's input."""
         held, self._held = self._held, ""
         value = _input_of(_decoded(held))
-        return value if isinstance(value, str) else held
+        if isinstance(value, str):
+            return value
+        return held if self.done else _begun(held)
 
     def _end(self, text: str, at: int) -> int:
         """Index after the last character of the value, or the length of the text when it goes on."""
@@ -314,6 +322,16 @@ def _certain(text: str, marker: str) -> int:
         if text.endswith(marker[:size]):
             return len(text) - size
     return len(text)
+
+
+def _begun(held: str) -> str:
+    """The text in a custom tool's arguments that were cut off, without half an escape at its end."""
+    head = _INPUT_HEAD.match(held)
+    text = held[head.end() :] if head else ""
+    for size in range(len(text), max(-1, len(text) - 12), -1):
+        if isinstance(value := _decoded(f'"{text[:size]}"'), str):
+            return value
+    return ""
 
 
 def _input_of(arguments: Any) -> Any:
