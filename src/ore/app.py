@@ -312,6 +312,7 @@ def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
             max_header_bytes=server.max_header_bytes,
             header_timeout=server.header_timeout,
             body_timeout=server.body_timeout,
+            write_timeout=server.write_timeout,
         ),
         ws="none",
         lifespan="off",

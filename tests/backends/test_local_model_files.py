@@ -41,6 +41,8 @@ class Hub:
         self.ranges.append(asked)
         fits = request.headers.get("If-Range") == self.etag
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and fits else 0
+        if start >= len(MODEL):
+            raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{len(MODEL)}"})
         headers = {"ETag": self.etag, "Content-Length": str(len(MODEL) - start)}
         response = web.StreamResponse(status=206 if start else 200, headers=headers)
         await response.prepare(request)
@@ -89,6 +91,26 @@ async def test_goes_on_where_it_broke_off(hub: Hub, tmp_path: Path, changed: boo
     assert target.read_bytes() == MODEL
     assert hub.ranges[1].startswith("bytes=")
     assert hub.ranges[1] != "bytes=0-"
+
+
+def files(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_a_whole_file_that_was_not_renamed_is_not_lost(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part").write_bytes(MODEL)
+    (tmp_path / "m.gguf.part.etag").write_text(hub.etag)
+    target = await fetch_model("org/repo", "m.gguf", tmp_path / "m.gguf", hub_url=hub.url)
+    assert target.read_bytes() == MODEL
+    assert files(tmp_path) == ["m.gguf"]
+
+
+async def test_more_than_the_whole_file_is_thrown_away(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part").write_bytes(MODEL + b"more")
+    (tmp_path / "m.gguf.part.etag").write_text(hub.etag)
+    with pytest.raises(StartupError, match="Start again"):
+        await fetch_model("org/repo", "m.gguf", tmp_path / "m.gguf", hub_url=hub.url)
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize(

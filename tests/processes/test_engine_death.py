@@ -81,3 +81,19 @@ def test_who_waits_for_a_slot_may_leave(server: Server) -> None:
         exchange.close()
     server.wait_until_idle()
     assert {status for _, status in server.stored()[-3:]} == {"cancelled"}
+
+
+def test_who_only_waited_is_answered_by_the_next_engine(server: Server) -> None:
+    """A request in the queue had nothing of the engine that was killed, and so loses nothing."""
+    wire.wait_until(lambda: wire.get(server.url, "/readyz").status == 200)
+    taken = [streaming(server) for _ in range(2)]
+    with wire.Exchange(server.url, {"model": "ore-tiny", "input": "Hello!"}) as waiting:
+        wire.wait_until(lambda: server.readiness()["backends"]["ore-tiny"]["waiting"] == 1)
+        engine = server.engine_pid()
+        assert engine is not None
+        os.kill(engine, signal.SIGKILL)
+        assert waiting.answer().json()["status"] == "completed"
+    for exchange, events, _ in taken:
+        assert [event.event for event in events][-2:] == ["response.failed", "[DONE]"]
+        exchange.close()
+    server.wait_until_idle()

@@ -3,6 +3,7 @@
 import gc
 import socket
 import struct
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,8 +60,8 @@ class App:
 
 @contextmanager
 def server(app: Any = None, **options: Any) -> Iterator[int]:
-    times = {"header_timeout": BLINK, "body_timeout": BLINK} | {
-        name: options.pop(name) for name in ("header_timeout", "body_timeout") if name in options
+    times = {"header_timeout": BLINK, "body_timeout": BLINK, "write_timeout": BLINK} | {
+        name: options.pop(name) for name in ("header_timeout", "body_timeout", "write_timeout") if name in options
     }
     http = hardened_protocol(max_header_bytes=LIMIT, **times)
     with serving(app or App(), http=http, **options) as port:
@@ -406,7 +407,7 @@ def test_a_reset_connection_leaves_nothing_behind() -> None:
     alive: weakref.WeakSet[HardenedHttpProtocol] = weakref.WeakSet()
 
     class Watched(HardenedHttpProtocol):
-        max_header_bytes, header_timeout, body_timeout = LIMIT, 60.0, 60.0
+        max_header_bytes, header_timeout, body_timeout, write_timeout = LIMIT, 60.0, 60.0, 60.0
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
@@ -425,3 +426,43 @@ def test_a_reset_connection_leaves_nothing_behind() -> None:
                     client.answer()
                 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wait_for(gone)
+
+
+class Endless:
+    """Sends until the client is gone, and says then what `receive` said."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.said: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with anyio.create_task_group() as tasks:
+
+            async def listen() -> None:
+                self.said.append((await receive())["type"])
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(listen)
+            while True:
+                await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+                self.sent += 65_536
+                await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_who_does_not_read_is_hung_up_on(loop: str) -> None:
+    """The application hears of it as of any other disconnect; who reads, however slowly, is left alone."""
+    endless = Endless()
+    with server(endless, loop=loop) as port, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        client.sendall(TYPICAL)
+        for _ in range(20):  # longer than two timeouts
+            threading.Event().wait(BLINK / 5)
+            received = client.recv(1_000_000)
+        assert received
+        assert endless.said == []
+        wait_for(lambda: endless.said)
+        assert endless.said == ["http.disconnect"]

@@ -1,11 +1,16 @@
 """uvicorn's HTTP protocol with the holes closed that it leaves open: no limit on a request's head, and no clock.
 
 What it refuses, always in our JSON shape and closing the connection: heads (414, 431) and trailers without end, heads
-and bodies that arrive too slowly or not at all (408), and what is not HTTP (400). It never looks into a body, never
-waits for a response, and leaves idle connections to uvicorn's keep-alive timer.
+and bodies that arrive too slowly or not at all (408), and what is not HTTP (400). Who does not read what was sent is
+hung up on. It never looks into a body, never waits for a response, and leaves idle connections to uvicorn's keep-alive
+timer.
 """
 
+import array
 import asyncio
+import contextlib
+import fcntl
+import termios
 from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -29,10 +34,15 @@ _LEAST: Final = 1024  # bytes of body that a `body_timeout` must bring, or a byt
 
 
 def hardened_protocol(
-    *, max_header_bytes: int, header_timeout: float, body_timeout: float
+    *, max_header_bytes: int, header_timeout: float, body_timeout: float, write_timeout: float
 ) -> type["HardenedHttpProtocol"]:
-    """The class for `uvicorn.Config(http=...)`. Times are in seconds; a stalled body ends after one to two of its."""
-    limits = {"max_header_bytes": max_header_bytes, "header_timeout": header_timeout, "body_timeout": body_timeout}
+    """The class for `uvicorn.Config(http=...)`. Times are in seconds; what stalls ends after one to two of its."""
+    limits = {
+        "max_header_bytes": max_header_bytes,
+        "header_timeout": header_timeout,
+        "body_timeout": body_timeout,
+        "write_timeout": write_timeout,
+    }
     return type("ConfiguredHttpProtocol", (HardenedHttpProtocol,), limits)
 
 
@@ -42,6 +52,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     max_header_bytes: ClassVar[int]
     header_timeout: ClassVar[float]
     body_timeout: ClassVar[float]
+    write_timeout: ClassVar[float]
 
     def __init__(
         self,
@@ -56,6 +67,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._loose_bytes = 0  # received since the parser last completed a head or gave us body
         self._body_bytes = 0  # of body since the timer last looked
         self._timer: TimerHandle | None = None
+        self._reading: TimerHandle | None = None  # watches the client while it is behind with reading
         self._fault: HTTPFault | None = None  # why a parser callback gave up
         self._refused = False
 
@@ -67,8 +79,41 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._trust_reader()
         self._unset_keepalive_if_required()  # uvicorn forgets to when the peer resets, and so keeps every object alive
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More is unread than the transport likes to hold: from here on the client has to show that it reads."""
+        super().pause_writing()
+        self._doubt_reader(self._unread())
+
+    def resume_writing(self) -> None:
+        self._trust_reader()
+        super().resume_writing()
+
+    def _doubt_reader(self, unread: int) -> None:
+        self._trust_reader()
+        self._reading = self.loop.call_later(self.write_timeout, self._judge_reader, unread)
+
+    def _judge_reader(self, unread: int) -> None:
+        left = self._unread()
+        if left < unread:
+            self._doubt_reader(left)
+        else:
+            self.transport.abort()
+
+    def _unread(self) -> int:
+        """Bytes that the client has not acknowledged, those in the kernel's queue too, where it tells."""
+        queued = array.array("i", [0])
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + queued[0]
+
+    def _trust_reader(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def data_received(self, data: bytes) -> None:
         """uvicorn's, and counting: the parser buffers a header until its end, chunk extensions and trailers too."""

@@ -38,6 +38,9 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         float, Meta(gt=0, description="Seconds a client has to send a complete request head.")
     ] = 10.0
     body_timeout: Annotated[float, Meta(gt=0, description="Seconds a client may pause while sending a body.")] = 30.0
+    write_timeout: Annotated[
+        float, Meta(gt=0, description="Seconds a client may leave an answer unread; then it counts as gone.")
+    ] = 60.0
     request_timeout: Annotated[
         float, Meta(gt=0, description="Seconds a run may take in all; then it ends as failed.")
     ] = 600.0

@@ -5,12 +5,14 @@ not a whole GGUF file, and it never runs while a server answers requests.
 """
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import anyio
+import anyio.to_thread
 
 from ore.errors import StartupError
 
@@ -68,15 +70,24 @@ class _Download:
         version = await self._version.read_text() if start and await self._version.is_file() else ""
         headers = {"Range": f"bytes={start}-", "If-Range": version} if version else {}
         async with session.get(url, headers=headers) as response:
-            if response.status == 416:
-                await self._forget()
-                raise StartupError(f"The download of {self._name} did not fit what is on disk. Start again.")
-            self._refuse(response.status)
-            start = start if response.status == 206 else 0
-            total = start + (response.content_length or 0)
-            await self._version.write_text(_strong(response.headers.get("ETag", "")))
-            done = await self._receive(response, start, total)
+            if response.status == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
+                done = total = start  # it was whole already, and only not renamed
+            else:
+                done, total = await self._continue(response, start)
         await self._settle(done, total)
+
+    async def _continue(self, response: aiohttp.ClientResponse, start: int) -> tuple[int, int]:
+        """Bytes that are here then, and bytes of the whole file."""
+        if response.status == 416:
+            await self._forget()
+            raise StartupError(f"The download of {self._name} did not fit what is on disk. Start again.")
+        self._refuse(response.status)
+        if response.status != 206:
+            start = 0
+            await self._forget()  # before the new version is noted: old bytes must never stand under its name
+        total = start + (response.content_length or 0)
+        await self._version.write_text(_strong(response.headers.get("ETag", "")))
+        return await self._receive(response, start, total), total
 
     async def _receive(self, response: aiohttp.ClientResponse, done: int, total: int) -> int:
         async with await anyio.open_file(self._part, "ab" if done else "wb") as file:
@@ -85,6 +96,8 @@ class _Download:
                 await file.write(piece)
                 done += len(piece)
                 self._progress(done, total)
+            await file.flush()
+            await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
         return done
 
     async def _settle(self, done: int, total: int) -> None:
