@@ -90,6 +90,12 @@ def test_tools(fields: dict[str, Any], good: list[str], bad: list[str]) -> None:
     ("markup", "fields", "good", "bad"),
     [
         (THINKS, {"tool_choice": "required"}, [CALL_ADD, f"<think>a <tool_call></think>\n\n{CALL_ADD}"], ["<think>a"]),
+        (
+            THINKS,
+            {},
+            ["", "hi", "<thin", f"<think>why <tool_call></think>\n{CALL_ADD}", "<think>a</think>b", f"so\n{CALL_ADD}"],
+            ["<think>no end", f"<think>{CALL_ADD}", "<think>a</think>b<tool_call>"],
+        ),
         (THINKING, {}, ["a</think>b", f"why <tool_call></think>\n{CALL_ADD}"], ["", "no end"]),
         (THINKING, {"text_format": {"type": "json_object"}}, ["so</think>\n\n{}"], ["{}", "so</think>text"]),
     ],

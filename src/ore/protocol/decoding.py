@@ -51,7 +51,8 @@ def too_deep(body: bytes) -> bool:
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0
-    for token in _BRACKETS.findall(body):
+    for found in _BRACKETS.finditer(body):
+        token = found[0]
         if token in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response as HTTPResponse
 from starlette.routing import Route
@@ -33,6 +34,9 @@ from ore.server.sse import EventStream, while_connected
 from ore.stores.base import Store, UnknownCursor
 
 logger = logging.getLogger("ore.server")
+
+LONG_BODY = 256 * 1024
+"""Bytes above which a body takes milliseconds to check."""
 
 OWNER = "default"
 """Whom everything belongs to while there are no keys."""
@@ -84,7 +88,7 @@ class Endpoints:
 
     async def create(self, request: Request) -> Any:
         """`POST /responses`: the run is the same whether its events are forwarded or not."""
-        create = check_create(await read_json(request), self._new_id, strict_fields=self._strict_fields)
+        create = await self._checked(request, check_create)
         if create.previous_response_id and self._running(create.previous_response_id):
             check_continuable("in_progress", create.previous_response_id)
         run = self._supervisor.start(OWNER, create)
@@ -101,7 +105,7 @@ class Endpoints:
 
     async def compact(self, request: Request) -> HTTPResponse:
         """`POST /responses/compact`: a run that summarises, whose response is not shown."""
-        create = check_compact(await read_json(request), self._new_id, strict_fields=self._strict_fields)
+        create = await self._checked(request, check_compact)
         run = self._supervisor.start(OWNER, summarising(create, self._new_id))
         async with while_connected(run, request.receive):
             await run.ended()
@@ -149,6 +153,15 @@ class Endpoints:
         items = b",".join(item.body for item in page.items)
         more = b"true" if page.has_more else b"false"
         return json_response(b'{"object":"list","data":[%b],%b,"has_more":%b}' % (items, ends[1:-1], more))
+
+    async def _checked(self, request: Request, check: Callable[..., Create]) -> Create:
+        """Read a body and check it; a long one in a thread, because others have their turn meanwhile."""
+        body = await read_body(request)
+
+        def work() -> Create:
+            return check(parse_json_object(body), self._new_id, strict_fields=self._strict_fields)
+
+        return await anyio.to_thread.run_sync(work) if len(body) > LONG_BODY else work()
 
     def _running(self, response_id: str) -> Run | None:
         """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
@@ -199,15 +212,15 @@ class Endpoints:
 _NO_ENDS = b'{"first_id":null,"last_id":null}'
 
 
-async def read_json(request: Request) -> JsonObject:
-    """The body as a JSON object. Raises `UnsupportedMediaType` when it claims to be something else."""
+async def read_body(request: Request) -> bytes:
+    """The body. Raises `UnsupportedMediaType` when it claims to be anything but JSON."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMediaType(
             f"The body's Content-Type is '{kind[:64]}'; send JSON with the header 'Content-Type: application/json'.",
             code="unsupported_media_type",
         )
-    return parse_json_object(await request.body())
+    return await request.body()
 
 
 def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:

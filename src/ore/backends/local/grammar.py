@@ -165,8 +165,8 @@ class _Writer:
             ways.append(self._rule("calls", f"{first} {more}" if plan.parallel else first))
         if free:
             ways.append("text")
-            self.rules.append("text: /(?s:.*)/")
-        return self._think(free=free) + "(" + " | ".join(ways) + ")"
+            self.rules.append(f"text: TEXT\nTEXT: /(?s:.*)/{self._unthought()}")
+        return self._think() + "(" + " | ".join(ways) + ")"
 
     def _opening(self, *, free: bool) -> str:
         """The open marker of the first call; after free text, the first time that the marker is complete."""
@@ -174,14 +174,22 @@ class _Writer:
         if not free:
             return self._token(marker)
         if marker in self.markup.special:
-            return f"/(?s:.*)/ {self._token(marker)}"
-        self.rules.append(f"opening[lazy]: /(?s:.*){_in_regex(marker)}/")
+            self.rules.append(f"before: BEFORE\nBEFORE: /(?s:.*)/{self._unthought()}")
+            return f"before {self._token(marker)}"
+        self.rules.append(f"opening[lazy]: OPENING\nOPENING: /(?s:.*){_in_regex(marker)}/{self._unthought()}")
         return "opening"
 
-    def _think(self, *, free: bool) -> str:
-        """The think block, if there may be one. In free text an unopened one is text like any other."""
+    def _unthought(self) -> str:
+        """Free text does not begin with a think block: what stands in one is no call, whatever it says."""
         markup = self.markup
-        if not markup.thinks or (free and not markup.thinking):
+        if not markup.thinks or markup.thinking or markup.think_open in markup.special:
+            return ""
+        return f" & ~/\\s*{_in_regex(markup.think_open)}(?s:.*)/"
+
+    def _think(self) -> str:
+        """The think block, if there may be one."""
+        markup = self.markup
+        if not markup.thinks:
             return ""
         if markup.think_close in markup.special:
             self.rules.append(f"thought: /(?s:.*)/ {self._token(markup.think_close)} /\\n{{0,2}}/")

@@ -70,17 +70,18 @@ class GrammarCompiler:
         """End the far end. Idempotent."""
         await self._process.stop()
 
+    def check_size(self, request: ModelRequest) -> None:
+        """Refuse schemas that are too large, before anything is done with them. Raises `InvalidRequest`."""
+        self._job(request, Markup())
+
     async def build(self, request: ModelRequest, markup: Markup) -> str:
         """As `grammar.build_grammar`. Raises `InvalidRequest`."""
         if not request.tools and request.text_format.get("type", "text") == "text":
             return ""
-        job = Job(request.tools, request.tool_choice, request.parallel_tool_calls, request.text_format, markup)
-        key = _encode(job)
+        job, key = self._job(request, markup)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        if len(key) > MAX_JOB_BYTES:
-            raise _refused(job, f"are larger than {MAX_JOB_BYTES // 1024} KiB, nested too deeply, or not Unicode")
         answer = await self._process.ask(key)
         if answer is None:
             raise _refused(job, "take too long to compile: simplify patterns, 'multipleOf', 'allOf' and 'anyOf'")
@@ -89,6 +90,13 @@ class GrammarCompiler:
             raise InvalidRequest(reply.message, code=reply.code, param=reply.param)
         self._keep(key, reply.grammar)
         return reply.grammar
+
+    def _job(self, request: ModelRequest, markup: Markup) -> tuple[Job, bytes]:
+        job = Job(request.tools, request.tool_choice, request.parallel_tool_calls, request.text_format, markup)
+        key = _encode(job)
+        if len(key) > MAX_JOB_BYTES:
+            raise _refused(job, f"are larger than {MAX_JOB_BYTES // 1024} KiB, nested too deeply, or not Unicode")
+        return job, key
 
     def _keep(self, key: bytes, grammar: str) -> None:
         if key in self._known:

@@ -9,9 +9,11 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final, Literal
 
 import anyio
+import anyio.to_thread
 import jinja2
 from msgspec import Struct, structs
 
@@ -166,8 +168,10 @@ class LlamaCpp:
         return _Facts(props.default_generation_settings.n_ctx, template, await _markup(client, props))
 
     async def _prepare(self, client: LlamaCppClient, facts: _Facts, request: ModelRequest) -> _Prepared:
+        self._compiler.check_size(request)
         plan = plan_tools(request)
-        prompt = facts.template.render(request, plan)
+        render = partial(facts.template.render, request, plan)
+        prompt = await anyio.to_thread.run_sync(render) if _is_long(request) else render()
         markup = _thinking(facts.markup, prompt)
         grammar = await self._compiler.build(request, markup)
         await _check_fits(client, facts, prompt)
@@ -179,6 +183,11 @@ class LlamaCpp:
         if markup.special:
             body["preserved_tokens"] = sorted(markup.special)
         return _Prepared(body, markup, plan)
+
+
+def _is_long(request: ModelRequest) -> bool:
+    """Whether rendering takes so long that others should have their turn meanwhile."""
+    return len(request.items) > 200 or len(request.tools) > 50
 
 
 class _Sampling:
