@@ -84,7 +84,7 @@ def _python(_: Subject) -> Finding:
     version = f"{platform.python_implementation()} {platform.python_version()}"
     if (3, 11) <= sys.version_info < (3, 15) and platform.python_implementation() == "CPython":
         return Finding("ok", version)
-    return Finding("warn", version, "ORE is tested with CPython 3.11 to 3.14")
+    return Finding("warn", version, "ORE is made for CPython 3.11 to 3.14")
 
 
 def _platform(_: Subject) -> Finding:
