@@ -21,7 +21,7 @@ from msgspec import structs
 
 import ore
 from ore.backends.base import ModelRequest, Sampling
-from ore.backends.local.llama_cpp import LlamaCpp
+from ore.backends.local.llama_cpp import LlamaCpp, _sampling_fields
 from ore.backends.local.options import EngineOptions
 from ore.core.deltas import Delta, Finish, Reasoning, Text, ToolArguments, ToolCall
 from ore.errors import InvalidRequest, ModelFailed, StartupError, TooManyRequests, Unavailable
@@ -432,3 +432,13 @@ async def test_the_engine_dies_with_its_parent(random_gguf: Path) -> None:
         async with asyncio.timeout(10):
             await anyio.wait_readable(engine_end)
         os.close(engine_end)
+
+
+def test_a_distribution_that_is_asked_for_is_not_cut() -> None:
+    """llama.cpp keeps forty tokens by default; a request that names temperature or nucleus means all of them."""
+    options = EngineOptions(path=Path())
+    plain = Sampling(temperature=options.temperature, top_p=options.top_p)
+    assert "top_k" not in _sampling_fields(ask(sampling=plain), options)
+    for asked in (Sampling(temperature=2.0), Sampling(top_p=1.0)):
+        fields = _sampling_fields(ask(sampling=asked), options)
+        assert (fields["top_k"], fields["min_p"]) == (0, 0.0)

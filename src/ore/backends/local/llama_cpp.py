@@ -305,7 +305,7 @@ def _sampling_fields(request: ModelRequest, options: EngineOptions) -> JsonObjec
         fields["presence_penalty"] = sampling.presence_penalty or 0.0
         fields["frequency_penalty"] = sampling.frequency_penalty or 0.0
         fields["repeat_last_n"] = PENALTY_WINDOW
-    if sampling.temperature is not None or sampling.top_p is not None:
+    if (fields["temperature"], fields["top_p"]) != (options.temperature, options.top_p):
         fields |= {"top_k": 0, "min_p": 0.0}  # who asks for a distribution gets it, and not its largest forty tokens
     if request.top_logprobs is not None:
         fields["n_probs"] = max(1, request.top_logprobs)
