@@ -5,6 +5,7 @@ readiness false, running responses finish or get their terminal event, then the 
 """
 
 import errno
+import gc
 import logging
 import os
 import secrets
@@ -250,6 +251,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what is here now stays: a full collection need not look at it, in the middle of a stream
         self._on_started()
 
 

@@ -89,21 +89,6 @@ async def test_without_followers_nothing_is_kept() -> None:
     assert not log._entries
 
 
-async def test_silence_is_an_empty_batch() -> None:
-    """A follower that asked for it hears of silence, again and again, and then of the next event."""
-    log = EventLog()
-    follower = log.follow()
-    heard: list[int] = []
-    async for batch in follower.batches(idle=0):
-        heard.append(len(batch))
-        if len(heard) == 2:
-            log.append(delta(0))
-        if len(heard) == 3:
-            log.close()
-    assert heard[:2] == [0, 0]
-    assert 1 in heard
-
-
 async def test_an_event_is_encoded_once() -> None:
     """Two followers get the same bytes object."""
     log = EventLog()

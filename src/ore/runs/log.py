@@ -77,8 +77,8 @@ class Follower:
             self._log._followers.remove(self)
             self._log._forget()
 
-    async def batches(self, *, idle: float | None = None) -> AsyncIterator[list[Entry]]:
-        """All events that wait, at once, then the next ones; an empty list after `idle` seconds of silence."""
+    async def batches(self) -> AsyncIterator[list[Entry]]:
+        """All events that wait, at once, then the next ones, until the log is closed."""
         log = self._log
         while True:
             batch = [log._entries[at - log._first] for at in range(self.next, log._first + len(log._entries))]
@@ -88,17 +88,10 @@ class Follower:
                 yield batch
             elif log.closed:
                 return
-            elif not await self._wait(idle):
-                yield []
+            else:
+                self._wakened = anyio.Event()
+                await self._wakened.wait()
 
     def wake(self) -> None:
         if self._wakened is not None:
             self._wakened.set()
-
-    async def _wait(self, idle: float | None) -> bool:
-        """True when something came, False after `idle` seconds."""
-        self._wakened = anyio.Event()
-        with anyio.move_on_after(idle):
-            await self._wakened.wait()
-            return True
-        return False

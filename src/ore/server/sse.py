@@ -40,21 +40,33 @@ class EventStream:
         self._headers = {**HEADERS, **headers}
         self._idle = idle
         self._done = done
+        self._sent_at = anyio.current_time()
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with while_connected(self._run, receive):
+        async with while_connected(self._run, receive), anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_alive, send)
             await self._forward(send)
+            tasks.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": DONE if self._done else b"", "more_body": False})
 
     async def _forward(self, send: Send) -> None:
         try:
-            async for batch in self._follower.batches(idle=self._idle):
-                body = b"".join(map(frame, batch)) if batch else KEEP_ALIVE
+            async for batch in self._follower.batches():
+                body = b"".join(map(frame, batch))
+                self._sent_at = anyio.current_time()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         finally:
             self._follower.leave()
+
+    async def _keep_alive(self, send: Send) -> None:
+        """A comment line whenever nothing was sent for a while. Beside the events, for a clock on each would cost."""
+        while True:
+            await anyio.sleep_until(self._sent_at + self._idle)
+            if anyio.current_time() >= self._sent_at + self._idle:
+                self._sent_at = anyio.current_time()
+                await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
 
 @asynccontextmanager

@@ -94,7 +94,11 @@ class EngineProcess:
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """End the process: SIGTERM, then SIGKILL after `STOP_GRACE` seconds. Idempotent."""
+        """End the process, whoever is cancelled: SIGTERM, then SIGKILL after `STOP_GRACE` seconds. Idempotent."""
+        with anyio.CancelScope(shield=True):
+            await self._stop()
+
+    async def _stop(self) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
