@@ -36,15 +36,17 @@ def main() -> None:
     parser.add_argument("--model", default="random-135m")
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer, at most")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of measurements; 0 leaves throughput out")
     parser.add_argument("--disconnects", type=int, default=200)
     parser.add_argument("--requests", type=int, default=1000, help="requests of the memory measurement")
     ask = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = _model_file(ask.model, Path(folder))
         counts = [int(count) for count in ask.clients.split(",")]
-        throughput(ask.model, model, Path(folder), counts, ask.tokens, ask.rounds)
-        asyncio.run(measure_disconnects(model, Path(folder), ask.disconnects))
+        if ask.rounds:
+            throughput(ask.model, model, Path(folder), counts, ask.tokens, ask.rounds)
+        asyncio.run(measure_disconnects("ore-tiny", BUNDLED, Path(folder), ask.disconnects))
+        asyncio.run(measure_disconnects(ask.model, model, Path(folder), ask.disconnects // 4))
         asyncio.run(measure_memory(BUNDLED, Path(folder), ask.requests))
 
 
