@@ -92,7 +92,7 @@ class InProcess:
             slots=slots,
             context=1024,
             threads=0,
-            batch=256,
+            batch=128,
             gpu_layers=-1,
             prompt_cache_mib=64,
         )

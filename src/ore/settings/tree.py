@@ -75,7 +75,7 @@ class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 0
     batch: Annotated[
         int, Meta(ge=32, description="Tokens per prefill step; smaller cancels sooner, larger reads prompts faster.")
-    ] = 256
+    ] = 128
     gpu_layers: Annotated[int, Meta(ge=-1, description="Layers on the GPU; -1 takes all of them.")] = -1
     prompt_cache_mib: Annotated[
         int, Meta(ge=0, description="Host memory for cached prompts, in MiB; 0 turns it off.")

@@ -21,7 +21,7 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     context: int = 0
     """Tokens of each slot; 0 takes what the model was trained with, up to `llama_cpp_server.DEFAULT_CONTEXT_CAP`."""
     threads: int = 0
-    batch: int = 256
+    batch: int = 128
     gpu_layers: int = -1
     prompt_cache_mib: int = 64
     temperature: float = DEFAULT_TEMPERATURE
