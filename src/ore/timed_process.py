@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 from anyio.abc import Process
@@ -44,9 +44,7 @@ class TimedProcess:
         process, self._process, self._answers = self._process, None, None
         if process is not None:
             with anyio.CancelScope(shield=True):
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGKILL)
+                send_signal(process, signal.SIGKILL)
                 await process.aclose()
 
     async def ask(self, question: bytes) -> bytes | None:
@@ -73,6 +71,23 @@ class TimedProcess:
             return await self._answers.receive_until(b"\n", LONGEST_LINE)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead, anyio.DelimiterNotFound):
             return None
+
+
+class Child(Protocol):
+    """What asyncio's and anyio's processes have in common."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+
+def send_signal(child: Child, number: signal.Signals) -> None:
+    """Unlike `child.kill()`, this does not reap a child that has just ended, which asyncio would complain about."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
 
 
 def answer_lines(answer: Callable[[bytes], bytes]) -> None:

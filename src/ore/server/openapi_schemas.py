@@ -491,7 +491,7 @@ ABOUT: dict[str, str] = {
     "image": "Accepted and not used.",
     "access_programs": "Accepted and not used.",
     "seed": "An extension of ORE: the same seed and request give the same answer on a local model.",
-    "stop": "An extension of ORE: texts that end the answer.",
+    "stop": "An extension of ORE: texts that end a free answer; calls and JSON end by themselves.",
 }
 """One line about every field of a request."""
 

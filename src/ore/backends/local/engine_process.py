@@ -7,7 +7,6 @@ exist is unsafe) and refuses to start a second process while one is alive.
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import shutil
 import signal
@@ -22,6 +21,7 @@ import msgspec
 
 from ore.backends.local.options import EngineOptions
 from ore.errors import StartupError
+from ore.timed_process import send_signal
 
 log = logging.getLogger(__name__)
 
@@ -222,13 +222,6 @@ def _said(line: bytes) -> Said:
         return msgspec.json.decode(line, type=Said) if line else Said()
     except msgspec.DecodeError:
         return Said(error=f"the engine said {line[:200]!r}")
-
-
-def send_signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Unlike `child.kill()`, this does not reap a child that has just ended, which asyncio would complain about."""
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, number)
 
 
 def _short_folder() -> str | None:

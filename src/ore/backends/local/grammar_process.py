@@ -72,11 +72,12 @@ class GrammarCompiler:
 
     def check_size(self, request: ModelRequest) -> None:
         """Refuse schemas that are too large, before anything is done with them. Raises `InvalidRequest`."""
-        self._job(request, Markup())
+        if _needs_grammar(request):
+            self._job(request, Markup())
 
     async def build(self, request: ModelRequest, markup: Markup) -> str:
         """As `grammar.build_grammar`. Raises `InvalidRequest`."""
-        if not request.tools and request.text_format.get("type", "text") == "text":
+        if not _needs_grammar(request):
             return ""
         job, key = self._job(request, markup)
         if key in self._known:
@@ -106,6 +107,10 @@ class GrammarCompiler:
         while self._known_bytes > MAX_CACHE_BYTES:
             old, gone = self._known.popitem(last=False)
             self._known_bytes -= len(old) + len(gone)
+
+
+def _needs_grammar(request: ModelRequest) -> bool:
+    return bool(request.tools) or request.text_format.get("type", "text") != "text"
 
 
 def _encode(job: Job) -> bytes:
