@@ -19,8 +19,9 @@ import pytest
 from store_kit import response, running
 
 from ore.errors import StartupError, StorageFailed
-from ore.stores import sqlite
-from ore.stores.sqlite import Migration, SQLiteStore
+from ore.stores import sqlite, sqlite_file
+from ore.stores.sqlite import SQLiteStore
+from ore.stores.sqlite_file import Migration
 
 pytestmark = pytest.mark.anyio
 
@@ -280,10 +281,12 @@ class TestMigrating:
     async def test_a_failing_step_is_not_half_applied(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """When a step fails in its middle, the file keeps the schema it had, and works with the ORE it had."""
         await filled(path)
-        broken = Migration(2, "0002_broken", "CREATE TABLE added (x) STRICT; INSERT INTO nowhere VALUES (1);")
-        known = sqlite.migrations()
+        known = sqlite_file.migrations()
+        broken = Migration(
+            len(known) + 1, "9999_broken", "CREATE TABLE added (x) STRICT; INSERT INTO nowhere VALUES (1);"
+        )
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite, "migrations", lambda: [*known, broken])
+            patch.setattr(sqlite_file, "migrations", lambda: [*known, broken])
             await refusal(path)
         async with running(SQLiteStore(path)) as store:
             assert await store.load("ada", "r0") == response("r0")
@@ -292,10 +295,10 @@ class TestMigrating:
     async def test_a_step_that_breaks_references_is_undone(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A step must leave every reference whole."""
         await filled(path)
-        broken = Migration(2, "0002_broken", "DELETE FROM responses;")
-        known = sqlite.migrations()
+        known = sqlite_file.migrations()
+        broken = Migration(len(known) + 1, "9999_broken", "DELETE FROM responses;")
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite, "migrations", lambda: [*known, broken])
+            patch.setattr(sqlite_file, "migrations", lambda: [*known, broken])
             assert "left as it was" in await refusal(path)
         async with running(SQLiteStore(path)) as store:
             assert await store.load("ada", "r0") == response("r0")
@@ -306,12 +309,14 @@ class TestMigrating:
         if start == "filled":
             await filled(path)
         script = (
-            "import asyncio, os, sys; from pathlib import Path; import apsw; from ore.stores import sqlite\n"
+            "import asyncio, os, sys; from pathlib import Path; import apsw\n"
+            "from ore.stores import sqlite, sqlite_file\n"
             "die = lambda: os.kill(os.getpid(), 9)\n"
             "apsw.connection_hooks.append(lambda db: db.create_scalar_function('die', die, 0))\n"
-            "later = sqlite.Migration(2, '0002', 'CREATE TABLE added (x ANY) STRICT; SELECT die();')\n"
-            "known = sqlite.migrations()\n"
-            "sqlite.migrations = lambda: [*known, later]\n"
+            "known = sqlite_file.migrations()\n"
+            "added = 'CREATE TABLE added (x ANY) STRICT; SELECT die();'\n"
+            "later = sqlite_file.Migration(len(known) + 1, '9999', added)\n"
+            "sqlite_file.migrations = lambda: [*known, later]\n"
             "asyncio.run(sqlite.SQLiteStore(Path(sys.argv[1])).start())"
         )
         done = subprocess.run([sys.executable, "-c", script, path], check=False)
@@ -322,5 +327,5 @@ class TestMigrating:
 
     def test_steps_are_numbered_without_gaps(self) -> None:
         """The n-th file has the number n, and every file is found in the package."""
-        known = sqlite.migrations()
+        known = sqlite_file.migrations()
         assert [migration.version for migration in known] == list(range(1, len(known) + 1))
