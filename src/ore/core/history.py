@@ -44,8 +44,6 @@ def context(
     used = {item["id"] for item in chain if "id" in item} | set(present)
     taken = []
     for index, item in enumerate(new):
-        if item["type"] == "item_reference":
-            raise _reference(item, index, used)
         counts = start is None or index > start
         if counts and item["id"] in present and _same(present[item["id"]], item):
             continue
@@ -112,12 +110,3 @@ def _paired(items: list[JsonObject]) -> list[JsonObject]:
     if problems:
         raise InvalidRequest(problems[min(problems)], param="input")
     return [item for at, item in enumerate(items) if at not in cut]
-
-
-def _reference(item: JsonObject, index: int, known: set[object]) -> InvalidRequest:
-    param = f"input[{index}].id"
-    if item["id"] in known:
-        message = f"Item '{item['id']}' is already part of the context through 'previous_response_id'; leave it out."
-        return InvalidRequest(message, param=param)
-    message = "Item references are not supported by this server: send the item itself, or 'previous_response_id'."
-    return InvalidRequest(message, code="unsupported_value", param=param)
