@@ -24,8 +24,9 @@ import anyio
 import apsw
 
 from ore.errors import StorageFailed
+from ore.stores import sqlite_conversations as conversations
 from ore.stores import sqlite_responses as responses
-from ore.stores.base import ItemPage, StoredResponse, Turn
+from ore.stores.base import ItemPage, StoredConversation, StoredItem, StoredResponse, TakenIds, Turn
 from ore.stores.sqlite_file import connect, explained, identity, is_full, open_file, storage_failed, transaction
 
 T = TypeVar("T")
@@ -106,8 +107,8 @@ class SQLiteStore:
         await asyncio.shield(self._finished)
 
     async def save(self, owner: str, response: StoredResponse) -> None:
-        size = sum(len(item.body) for items in (response.input, response.output) for item in items)
-        await self._write(lambda db: responses.save(db, owner, response), size + len(response.envelope))
+        size = _size(response.input) + _size(response.output) + len(response.envelope)
+        await self._write(lambda db: responses.save(db, owner, response), size)
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
         return await self._read(lambda db: responses.load(db, owner, response_id))
@@ -122,6 +123,47 @@ class SQLiteStore:
         self, owner: str, response_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
     ) -> ItemPage | None:
         return await self._read(lambda db: responses.input_items(db, owner, response_id, limit, order, after))
+
+    async def create_conversation(
+        self, owner: str, conversation: StoredConversation, items: Sequence[StoredItem] = ()
+    ) -> None:
+        size = _size(items) + len(conversation.metadata)
+        await self._write(lambda db: conversations.create(db, owner, conversation, items), size)
+
+    async def load_conversation(self, owner: str, conversation_id: str) -> StoredConversation | None:
+        return await self._read(lambda db: conversations.load(db, owner, conversation_id))
+
+    async def update_conversation(self, owner: str, conversation_id: str, metadata: bytes) -> StoredConversation | None:
+        return await self._write(lambda db: conversations.update(db, owner, conversation_id, metadata), len(metadata))
+
+    async def delete_conversation(self, owner: str, conversation_id: str) -> bool:
+        return await self._write(lambda db: conversations.delete(db, owner, conversation_id), 0)
+
+    async def add_conversation_items(self, owner: str, conversation_id: str, items: Sequence[StoredItem]) -> bool:
+        taken = await self._write(lambda db: conversations.add(db, owner, conversation_id, items), _size(items))
+        if taken:
+            raise TakenIds(taken)
+        return taken is not None
+
+    async def conversation_items(self, owner: str, conversation_id: str) -> tuple[StoredItem, ...] | None:
+        return await self._read(lambda db: conversations.all_items(db, owner, conversation_id))
+
+    async def list_conversation_items(
+        self, owner: str, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ItemPage | None:
+        return await self._read(lambda db: conversations.page(db, owner, conversation_id, limit, order, after))
+
+    async def conversation_item(self, owner: str, conversation_id: str, item_id: str) -> StoredItem | None:
+        return await self._read(lambda db: conversations.item(db, owner, conversation_id, item_id))
+
+    async def delete_conversation_item(self, owner: str, conversation_id: str, item_id: str) -> bool:
+        return await self._write(lambda db: conversations.delete_item(db, owner, conversation_id, item_id), 0)
+
+    async def lock_conversation(self, owner: str, conversation_id: str, holder: str, seconds: float) -> bool | None:
+        return await self._write(lambda db: conversations.lock(db, owner, conversation_id, holder, seconds), 0)
+
+    async def unlock_conversation(self, owner: str, conversation_id: str, holder: str) -> None:
+        await self._write(lambda db: conversations.unlock(db, owner, conversation_id, holder), 0)
 
     async def health(self) -> bool:
         began = self._group_began
@@ -291,6 +333,10 @@ def _resolve(future: asyncio.Future[None]) -> None:
 def _reject(future: asyncio.Future[None], failure: Exception) -> None:
     if not future.done():
         future.set_exception(failure)
+
+
+def _size(items: Sequence[StoredItem]) -> int:
+    return sum(len(item.body) for item in items)
 
 
 def _closed() -> StorageFailed:
