@@ -18,6 +18,7 @@ from core.writing import RICH, begun, counted, recorded
 from ore.core import deltas as d
 from ore.errors import InvalidRequest
 from ore.protocol import events as e
+from ore.protocol.conversations import ConversationReference
 from ore.protocol.items import DEMANDS
 from ore.protocol.responses import check_create
 
@@ -96,7 +97,7 @@ def test_every_text_format_of_the_sdk_is_taken(kind: Any) -> None:
         assert {key: value for key, value in text_format.items() if value is not None}.items() <= echoed.items()
 
 
-REFUSED = {"background", "conversation", "prompt", "context_management", "moderation", "background_options"}
+REFUSED = {"background", "prompt", "context_management", "moderation", "background_options"}
 HINTS = get_type_hints(ResponseCreateParamsBase, include_extras=True)
 
 
@@ -175,9 +176,12 @@ def test_echoed_settings_parse_as_the_sdk_s_types() -> None:
         reasoning=create.reasoning,
         metadata=create.metadata,
         user="u",
+        conversation=ConversationReference("conv_1"),
     )
     parsed = RESPONSE.validate_python(msgspec.json.decode(e.encode(response)))
     assert extras(parsed) <= ONLY_OURS
+    assert parsed.conversation is not None
+    assert parsed.conversation.id == "conv_1"
     assert [tool.type for tool in parsed.tools] == ["function", "custom", "web_search"]
     assert parsed.tool_choice.type == "allowed_tools"  # type: ignore[union-attr]
     assert parsed.tool_choice.mode == "auto"  # type: ignore[union-attr]

@@ -357,6 +357,7 @@ def with_rules(body: Json) -> Json:
     """A generated body, put right where rules join fields, which no schema expresses."""
     body = {**body, "model": MODEL}
     body.pop("previous_response_id", None)
+    body.pop("conversation", None)
     if not body.get("input"):
         body["input"] = "Hi"
     if isinstance(body["input"], list):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 
 from ore.backends.base import Capabilities
-from ore.protocol import configuration, content, events, items, responses, tools
+from ore.protocol import configuration, content, conversations, events, items, responses, tools
 from ore.protocol.decoding import JsonObject
 from ore.runs.compaction import Compaction
 
@@ -28,6 +28,7 @@ DETAILS: tuple[type[Struct], ...] = (
     responses.InputTokensDetails,
     responses.OutputTokensDetails,
     responses.Usage,
+    conversations.ConversationReference,
     Capabilities,
 )
 
@@ -406,7 +407,7 @@ _ABSENT: Schema = {"type": "null"}
 
 _REFINED: dict[str, Schema] = {
     "input": {"anyOf": [_text(content.MAX_TEXT), _array(ref("InputItem")), {"type": "null"}]},
-    "conversation": _ABSENT,
+    "conversation": {"anyOf": [_text(512), _object({"id": _text(512, least=1)}, "id"), {"type": "null"}]},
     "include": _null_or(_array(_choice(*configuration.INCLUDES))),
     "tools": _null_or(_array(ref("Tool"), maxItems=tools.MAX_TOOLS)),
     "tool_choice": {"anyOf": [_choice("auto", "none", "required", None), ref("ToolChoice")]},
@@ -454,10 +455,11 @@ _SHAPES: dict[tuple[type[Struct], str], Schema] = {
 
 ABOUT: dict[str, str] = {
     "model": "A name out of `GET /v1/models`. Left out: the configured default.",
-    "input": "What the model is given: a text, or items. May be left out beside the two next fields.",
+    "input": "What the model is given: a text, or items. May be left out beside the three next fields.",
     "instructions": "Stands before everything else. Not inherited from the previous response.",
     "previous_response_id": "Continue from this stored response: its whole chain comes first.",
-    "conversation": "Not offered: continue with `previous_response_id`, or send the history as `input`.",
+    "conversation": "The conversation to go on with, by its id: its items come first, and are joined by those of input "
+    "and answer. Not together with `previous_response_id`.",
     "include": "Extra data wanted in the answer.",
     "tools": "At most 1024, each with a name of its own.",
     "tool_choice": 'Whether and which tools are called; "auto" when left out.',
