@@ -68,7 +68,7 @@ def check_new_conversation(body: JsonObject, new_id: NewId, *, strict_fields: bo
     return NewConversation(check_metadata(sent.metadata or {}), _check_items(sent.items or [], new_id))
 
 
-def check_metadata_update(body: JsonObject, _: NewId, *, strict_fields: bool = False) -> dict[str, str]:
+def check_metadata_update(body: JsonObject, *, strict_fields: bool = False) -> dict[str, str]:
     """The metadata from now on: all of it, because an update replaces it."""
     return check_metadata(_converted(body, UpdateConversationBody, strict_fields).metadata or {})
 
