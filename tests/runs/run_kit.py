@@ -95,8 +95,10 @@ class MemoryStore:
     async def add_conversation_items(self, owner: str, conversation_id: str, items: Sequence[StoredItem]) -> bool:
         return (await self._asked(owner)).add_conversation_items(conversation_id, items)
 
-    async def conversation_items(self, owner: str, conversation_id: str) -> tuple[StoredItem, ...] | None:
-        return (await self._asked(owner)).conversation_items(conversation_id)
+    async def conversation_items(
+        self, owner: str, conversation_id: str, *, holder: str | None = None
+    ) -> tuple[StoredItem, ...] | None:
+        return (await self._asked(owner)).conversation_items(conversation_id, holder)
 
     async def list_conversation_items(
         self, owner: str, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None

@@ -744,7 +744,13 @@ def test_unknown_paths_are_not_found(server: ScriptedServer, method: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/models", "/v1/responses/resp_0", "/livez"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/responses", "/v1/models", "/v1/responses/resp_0", "/livez"),
+        *("/v1/conversations", "/v1/conversations/c", "/v1/conversations/c/items", "/v1/conversations/c/items/i"),
+    ],
+)
 def test_other_methods_name_the_right_ones(server: ScriptedServer, method: str, path: str) -> None:
     """A method that a path does not take is a 405 with `Allow`, and the connection goes on."""
     with RawClient(server.port) as client:

@@ -204,9 +204,12 @@ class Model:
         kept.add(items)
         return True
 
-    def conversation_items(self, id: str) -> tuple[StoredItem, ...] | None:
+    def conversation_items(self, id: str, holder: str | None = None) -> tuple[StoredItem, ...] | None:
         kept = self.conversations.get(id)
-        return None if kept is None else tuple(kept.items.values())
+        if kept is None:
+            return None
+        last = kept.held_after if holder is not None and kept.holder == holder else kept.last
+        return tuple(item for place, item in kept.items.items() if place <= last)
 
     def list_conversation_items(
         self, id: str, limit: int, order: Literal["asc", "desc"], after: str | None

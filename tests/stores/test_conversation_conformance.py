@@ -313,8 +313,11 @@ class TestHistory:
         await store.add_conversation_items("ada", "c", items("late"))
         for status in statuses:
             await store.lock_conversation("ada", "c", "r", 3600)
+            seen = await store.conversation_items("ada", "c", holder="r")
+            assert seen == items("i")
             await store.save("ada", response("r", conversation="c", status=status))
         assert await ids(store) == ["i", "late", "r_in", "r_out"]
+        assert len(await store.conversation_items("ada", "c", holder="r") or ()) == 4
         assert await given(store, "r") == ["i", "r_in"]
 
 

@@ -301,7 +301,8 @@ OPERATIONS = st.one_of(
         st.builds(conversation, TALKS),
         st.lists(st.sampled_from(["x", "y", "z"]), max_size=3, unique=True).map(lambda ids: items(*ids)),
     ),
-    st.tuples(st.sampled_from(["load_conversation", "delete_conversation", "conversation_items"]), TALKS),
+    st.tuples(st.sampled_from(["load_conversation", "delete_conversation"]), TALKS),
+    st.tuples(st.just("conversation_items"), TALKS, st.none() | IDS),
     st.tuples(st.just("update_conversation"), TALKS, st.binary(max_size=3)),
     st.tuples(st.just("add_conversation_items"), TALKS, ITEM_IDS.map(lambda ids: items(*ids))),
     st.tuples(st.just("list_conversation_items"), TALKS, *CURSOR),
@@ -338,6 +339,8 @@ async def test_two_owners_are_each_alone(kind: str, operations: list[tuple[str, 
                 if method in ("input_items", "list_conversation_items"):
                     name, limit, order, after = arguments
                     got = await outcome(call, name, limit=limit, order=order, after=after)
+                elif method == "conversation_items":
+                    got = await outcome(call, arguments[0], holder=arguments[1])
                 else:
                     got = await outcome(call, *arguments)
                 assert got == expected

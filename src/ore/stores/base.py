@@ -130,8 +130,10 @@ class Store(Protocol):
         Raises `TakenIds` when some are there under the same id, or twice among `items`.
         """
 
-    async def conversation_items(self, owner: str, conversation_id: str) -> tuple[StoredItem, ...] | None:
-        """All of its items, oldest first."""
+    async def conversation_items(
+        self, owner: str, conversation_id: str, *, holder: str | None = None
+    ) -> tuple[StoredItem, ...] | None:
+        """All of its items, oldest first. For the `holder` of its lock: those that stood there when it locked it."""
 
     async def list_conversation_items(
         self, owner: str, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None

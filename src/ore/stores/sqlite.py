@@ -145,8 +145,10 @@ class SQLiteStore:
             raise TakenIds(taken)
         return taken is not None
 
-    async def conversation_items(self, owner: str, conversation_id: str) -> tuple[StoredItem, ...] | None:
-        return await self._read(lambda db: conversations.all_items(db, owner, conversation_id))
+    async def conversation_items(
+        self, owner: str, conversation_id: str, *, holder: str | None = None
+    ) -> tuple[StoredItem, ...] | None:
+        return await self._read(lambda db: conversations.all_items(db, owner, conversation_id, holder))
 
     async def list_conversation_items(
         self, owner: str, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None

@@ -85,12 +85,14 @@ def add(db: apsw.Connection, owner: str, conversation_id: str, items: Sequence[S
     return frozenset(taken)
 
 
-def all_items(db: apsw.Connection, owner: str, conversation_id: str) -> tuple[StoredItem, ...] | None:
-    seq = _seq(db, owner, conversation_id)
+def all_items(
+    db: apsw.Connection, owner: str, conversation_id: str, holder: str | None
+) -> tuple[StoredItem, ...] | None:
+    seq, last = _place(db, owner, conversation_id, holder)
     if seq is None:
         return None
-    found = rows(db, "SELECT id, body FROM conversation_items WHERE conversation = ? ORDER BY seq", seq)
-    return tuple(StoredItem(*row) for row in found)
+    statement = "SELECT id, body FROM conversation_items WHERE conversation = ? AND seq <= ? ORDER BY seq"
+    return tuple(StoredItem(*row) for row in rows(db, statement, seq, last))
 
 
 def page(
@@ -176,8 +178,8 @@ def ids_before(db: apsw.Connection, response: int) -> list[tuple[str, int]]:
     return [(item_id, seq) for item_id, seq in rows(db, _BEFORE.format("items.id, items.seq"), response)]
 
 
-def _place(db: apsw.Connection, owner: str, conversation_id: str, holder: str) -> tuple[int | None, int]:
-    """The row of a conversation, and the item behind which those of a response begin: the last when it locked it."""
+def _place(db: apsw.Connection, owner: str, conversation_id: str, holder: str | None) -> tuple[int | None, int]:
+    """The row of a conversation, and its last item: for the holder of its lock the one that was it at that time."""
     found = rows(
         db,
         "SELECT seq, CASE WHEN holder = ? THEN held_after END FROM conversations WHERE owner = ? AND id = ?",
