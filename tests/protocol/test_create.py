@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "user": None,
     "seed": None,
     "stop": (),
+    "generate": True,
 }
 
 

@@ -99,6 +99,8 @@ class Create(Struct, frozen=True, kw_only=True):
     user: str | None
     seed: int | None
     stop: tuple[str, ...]
+    generate: bool = True
+    """False for a response without output, made to be continued: the model is not asked. WebSocket clients only."""
 
 
 _REFUSED = {
@@ -109,12 +111,14 @@ _REFUSED = {
 """What would change the answer silently if it were ignored, and what to do instead."""
 
 
-def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
+def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False, generate: bool = True) -> Create:
     """Check a decoded create body. Raises `InvalidRequest` with `code`, `param` and the next step."""
     if strict_fields:
         refuse_unknown(body)
     sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
+    if generate:
+        _check_input(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
     tools = check_tools(sent.tools)
     return Create(
@@ -145,6 +149,7 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
         user=sent.user,
         seed=sent.seed,
         stop=configuration.check_stop(sent.stop),
+        generate=generate,
     )
 
 
@@ -193,6 +198,9 @@ def _check_combinations(sent: CreateBody) -> None:
         raise _unsupported("background_options.completion_window", "leave it out")
     if sent.stream_options and not sent.stream:
         raise InvalidRequest("'stream_options' is only allowed together with 'stream': true.", param="stream_options")
+
+
+def _check_input(sent: CreateBody) -> None:
     if not sent.input and sent.input != "" and not (sent.previous_response_id or sent.instructions):
         raise InvalidRequest(
             "Missing required parameter: 'input'. Send a string, or an array of items.",

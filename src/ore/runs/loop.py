@@ -83,11 +83,14 @@ async def _converse(run: Run, shared: Shared) -> Outcome:
     """Build the context, sample, check. Tools that ORE itself runs would make another turn here."""
     create = run.create
     target = await shared.router.choose(create.model)
-    earlier = await _earlier_items(shared.store, run.owner, create.previous_response_id)
+    earlier = await _earlier_items(run, shared.store)
     _check_schema(create)
     opened = partial(shared.sealer.open, purpose=compaction.PURPOSE, owner=run.owner)
     run.context = history.context(earlier, create.input, run.new_id, opened)
     request = model_request(create, target, run.context.items, run.owner)
+    if not create.generate:
+        run.begin(initial_response(run, request))
+        return Outcome(status="completed", usage=Usage())
     finish = await _sample(run, target.backend, request)
     if finish.reason in ("max_output_tokens", "content_filter"):
         run.writer.close("incomplete")
@@ -215,12 +218,15 @@ async def _format_problem(create: Create, output: list[Item], judge: Judge) -> s
     return f"The model's answer does not match 'text.format': {problem}" if problem else None
 
 
-async def _earlier_items(store: Store, owner: str, response_id: str | None) -> list[JsonObject]:
-    """The items of the chain that ends with `response_id`, oldest first."""
+async def _earlier_items(run: Run, store: Store) -> Sequence[JsonObject]:
+    """The items of the chain that the run continues, oldest first: from its connection's memory, or stored."""
+    response_id = run.create.previous_response_id
     if response_id is None:
         return []
+    if run.remembered is not None and (items := run.remembered(response_id)) is not None:
+        return items
     try:
-        turns = await store.chain(owner, response_id)
+        turns = await store.chain(run.owner, response_id)
     except MissingAncestor as missing:
         raise history.previous_not_found(str(missing.args[0])) from None
     if not turns:

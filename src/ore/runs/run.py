@@ -3,6 +3,7 @@
 A run is a value that the turn loop drives and that endpoints look at. It starts nothing by itself.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import anyio
@@ -11,21 +12,28 @@ from ore.core.history import Context
 from ore.core.writer import ResponseWriter
 from ore.errors import HTTPFault, InternalFault
 from ore.ids import NewId
+from ore.protocol.decoding import JsonObject
 from ore.protocol.responses import Create, Response
 from ore.runs.log import EventLog
 
 StopReason = Literal["disconnected", "shutdown", "deadline"]
 
+Remembered = Callable[[str], Sequence[JsonObject] | None]
+"""What a connection remembers of a response: all items of its context and its output, or None."""
+
 
 class Run:
     """The life of one response. `created_at` is in seconds since 1970."""
 
-    def __init__(self, owner: str, create: Create, *, new_id: NewId, created_at: int) -> None:
+    def __init__(
+        self, owner: str, create: Create, *, new_id: NewId, created_at: int, remembered: Remembered | None = None
+    ) -> None:
         self.id = new_id("response")
         self.new_id = new_id
         self.owner = owner
         self.create = create
         self.created_at = created_at
+        self.remembered = remembered
         self.log = EventLog()
         self.writer = ResponseWriter(new_id, self.log.append)
         self.scope = anyio.CancelScope()

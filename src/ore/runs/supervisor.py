@@ -17,7 +17,7 @@ from ore.protocol.responses import Create
 from ore.routing.router import Router
 from ore.runs.judge import Judge
 from ore.runs.loop import Shared, execute
-from ore.runs.run import Run
+from ore.runs.run import Remembered, Run
 from ore.stores.base import Store
 
 logger = logging.getLogger("ore.runs")
@@ -68,11 +68,11 @@ class Supervisor:
         """Runs that have not ended."""
         return len(self._runs)
 
-    def start(self, owner: str, create: Create) -> Run:
-        """Start a run. Raises `Unavailable` while draining."""
+    def start(self, owner: str, create: Create, *, remembered: Remembered | None = None) -> Run:
+        """Start a run; earlier responses are looked up in `remembered` first. Raises `Unavailable` while draining."""
         if self.draining or self._tasks is None:
             raise Unavailable("The server is shutting down. Send the request again in a moment.")
-        run = Run(owner, create, new_id=self._new_id, created_at=self._now())
+        run = Run(owner, create, new_id=self._new_id, created_at=self._now(), remembered=remembered)
         self._runs[run.id] = run
         self._tasks.start_soon(self._supervise, run, name=run.id)
         return run
