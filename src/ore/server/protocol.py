@@ -6,11 +6,7 @@ hung up on. It never looks into a body, never waits for a response, and leaves i
 timer.
 """
 
-import array
 import asyncio
-import contextlib
-import fcntl
-import termios
 from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -24,6 +20,7 @@ from uvicorn.server import ServerState
 from ore.errors import HeadTooLarge, HTTPFault, InvalidRequest, RequestTimeout, UrlTooLong
 from ore.ids import new_id
 from ore.server.errors import error_payload
+from ore.server.reading import Reading
 
 _LINGER: Final = 1.0  # seconds for which a refused connection is still read: closing at once would reset it
 _NOT_HTTP: Final = (
@@ -53,6 +50,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     header_timeout: ClassVar[float]
     body_timeout: ClassVar[float]
     write_timeout: ClassVar[float]
+    _reading: Reading
 
     def __init__(
         self,
@@ -67,7 +65,6 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._loose_bytes = 0  # received since the parser last completed a head or gave us body
         self._body_bytes = 0  # of body since the timer last looked
         self._timer: TimerHandle | None = None
-        self._reading: TimerHandle | None = None  # watches the client while it is behind with reading
         self._fault: HTTPFault | None = None  # why a parser callback gave up
         self._refused = False
 
@@ -75,45 +72,22 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._reading = Reading(transport, self.loop, self.write_timeout)
         self._watch(self.header_timeout, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
-        self._trust_reader()
+        self._reading.trust()
         self._unset_keepalive_if_required()  # uvicorn forgets to when the peer resets, and so keeps every object alive
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """More is unread than the transport likes to hold: from here on the client has to show that it reads."""
         super().pause_writing()
-        self._doubt_reader(self._unread())
+        self._reading.doubt()
 
     def resume_writing(self) -> None:
-        self._trust_reader()
+        self._reading.trust()
         super().resume_writing()
-
-    def _doubt_reader(self, unread: int) -> None:
-        self._trust_reader()
-        self._reading = self.loop.call_later(self.write_timeout, self._judge_reader, unread)
-
-    def _judge_reader(self, unread: int) -> None:
-        left = self._unread()
-        if left < unread:
-            self._doubt_reader(left)
-        else:
-            self.transport.abort()
-
-    def _unread(self) -> int:
-        """Bytes that the client has not acknowledged, those in the kernel's queue too, where it tells."""
-        queued = array.array("i", [0])
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
-        return self.transport.get_write_buffer_size() + queued[0]
-
-    def _trust_reader(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
 
     def data_received(self, data: bytes) -> None:
         """uvicorn's, and counting: the parser buffers a header until its end, chunk extensions and trailers too."""
