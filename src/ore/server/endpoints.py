@@ -58,6 +58,7 @@ class Endpoints:
         sse_idle: float,
         sse_done: bool,
         strict_fields: bool,
+        websocket: bool = True,
     ) -> None:
         self._supervisor = supervisor
         self._router = router
@@ -67,6 +68,7 @@ class Endpoints:
         self._sse_idle = sse_idle
         self._sse_done = sse_done
         self._strict_fields = strict_fields
+        self._websocket = websocket
 
     def routes(self) -> list[Route]:
         """Fixed paths before those with a parameter."""
@@ -89,10 +91,9 @@ class Endpoints:
     async def create(self, request: Request) -> Any:
         """`POST /responses`: the run is the same whether its events are forwarded or not."""
         create = await self._checked(request, check_create)
-        if create.previous_response_id and self._running(create.previous_response_id):
-            check_continuable("in_progress", create.previous_response_id)
+        check_previous_ended(self._supervisor, create)
         run = self._supervisor.start(OWNER, create)
-        headers = _warnings(create)
+        headers = tool_warnings(create)
         if not create.stream:
             async with while_connected(run, request.receive):
                 await run.ended()
@@ -164,9 +165,7 @@ class Endpoints:
         return await anyio.to_thread.run_sync(work) if len(body) > LONG_BODY else work()
 
     def _running(self, response_id: str) -> Run | None:
-        """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
-        run = self._supervisor.find(OWNER, response_id)
-        return run if run is not None and run.create.store else None
+        return _running(self._supervisor, response_id)
 
     async def models(self, _: Request) -> HTTPResponse:
         """`GET /models`: the plain list, each model with what it can do."""
@@ -182,8 +181,8 @@ class Endpoints:
         return json_response(encode(model_object(models[model_id])))
 
     async def no_websocket(self, request: Request) -> HTTPResponse:
-        """WebSocket is refused with 426: Codex falls back to HTTP at once on that, and on nothing else."""
-        if request.headers.get("upgrade", "").lower() == "websocket":
+        """WebSocket that is off is refused with 426: Codex falls back to HTTP at once on that, and on nothing else."""
+        if not self._websocket and request.headers.get("upgrade", "").lower() == "websocket":
             message = 'This server does not speak WebSocket. Send POST /v1/responses, with "stream": true for events.'
             raise UpgradeRequired(message, headers={"upgrade": "HTTP/1.1", "connection": "close"})
         raise MethodNotAllowed("/v1/responses does not take GET. It takes: POST.", headers={"allow": "POST"})
@@ -207,6 +206,18 @@ class Endpoints:
     async def version(self, _: Request) -> HTTPResponse:
         """Which ORE, and which release of the contract."""
         return json_response(encode({"version": __version__, "open_responses": OPEN_RESPONSES_RELEASE}))
+
+
+def check_previous_ended(supervisor: Supervisor, create: Create) -> None:
+    """Refuse to continue from a response that is still running."""
+    if create.previous_response_id and _running(supervisor, create.previous_response_id):
+        check_continuable("in_progress", create.previous_response_id)
+
+
+def _running(supervisor: Supervisor, response_id: str) -> Run | None:
+    """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
+    run = supervisor.find(OWNER, response_id)
+    return run if run is not None and run.create.store else None
 
 
 _NO_ENDS = b'{"first_id":null,"last_id":null}'
@@ -238,7 +249,7 @@ def model_object(model: Model) -> JsonObject:
     }
 
 
-def _warnings(create: Create) -> dict[str, str]:
+def tool_warnings(create: Create) -> dict[str, str]:
     """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
     skipped = sorted({tool["type"] for tool in create.tools if tool["type"] not in CLIENT_TOOLS})
     if not skipped:

@@ -67,6 +67,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._timer: TimerHandle | None = None
         self._fault: HTTPFault | None = None  # why a parser callback gave up
         self._refused = False
+        self._successor: asyncio.Protocol | None = None  # who has the connection after an upgrade
 
     # The connection
 
@@ -105,6 +106,9 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     def _take(self, piece: memoryview) -> None:
         if self._refused:
             return
+        if self._successor is not None:
+            self._successor.data_received(bytes(piece))
+            return
         self._loose_bytes += len(piece)
         while piece:
             piece = self._feed(piece)
@@ -113,20 +117,36 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: memoryview) -> memoryview:
         """Give it to the parser; returns what the parser left."""
+        if self._successor is not None:
+            self._successor.data_received(bytes(data))
+            return memoryview(b"")
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-            elif self._ignores_upgrade():
+                return data[upgrade.args[0] :]
+            if self._ignores_upgrade():
                 self._start_over()
                 return data[upgrade.args[0] :]
         return memoryview(b"")
 
+    def _should_upgrade(self) -> bool:
+        """A handshake is a GET of HTTP/1.1; and one behind a response under way would cut that off from its client."""
+        handshake = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        return handshake and self._is_idle() and super()._should_upgrade()
+
     def _ignores_upgrade(self) -> bool:
         """Java's HttpClient offers `Upgrade: h2c` each time, and the parser takes its body for the new protocol."""
-        ordinary = self.parser.get_method() != b"CONNECT" and self._get_upgrade() not in (None, b"websocket")
-        return ordinary and self.parser.should_upgrade()
+        if self.parser.get_method() == b"CONNECT" or not self.parser.should_upgrade():
+            return False
+        offered = self._get_upgrade()
+        if offered == b"websocket" and self._should_upgrade_to_ws():
+            return not self._should_upgrade()
+        return offered not in (None, b"websocket")
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _start_over(self) -> None:
         """Read the head again without the offer, so that the body counts as one (RFC 9110, 7.8: it may be ignored)."""
@@ -139,7 +159,10 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._unwatch()
+        self._reading.trust()
         super().handle_websocket_upgrade()
+        self._successor = self.transport.get_protocol()  # type: ignore[assignment]
+        self._loose_bytes = 0
 
     def on_response_complete(self) -> None:
         """The next request may have begun meanwhile; its time begins now, for nobody has been reading."""
@@ -232,7 +255,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._unwatch()
-        idle = self.cycle is None or self.cycle.response_complete
+        idle = self._is_idle()
         if not idle and (self._in_head or self.cycle.response_started or self.pipeline):
             self.transport.close()
             return
