@@ -7,10 +7,11 @@ the rest of it, and a small frame could become a large one. It never looks into 
 """
 
 import asyncio
+from collections import deque
 from typing import Any, ClassVar, Final
 
 from starlette.exceptions import HTTPException
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -49,6 +50,7 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Handshake(max_size=config.ws_max_size, logger=self.logger)
+        self.queue = _Mailbox()  # type: ignore[assignment]
         self._unread_pongs = 0
         self._refused = False
 
@@ -160,10 +162,43 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
             if self.close_sent:
                 raise ClientDisconnected from None
             raise
-        if message["type"] == "websocket.close":
+        if message["type"] == "websocket.accept":
+            del self.request, self.response  # nothing asks for them any more, and they are a fifth of the connection
+        elif message["type"] == "websocket.close":
             self._reading.doubt()
         elif self.close_sent and self.initial_response is not None:
             self.handshake_complete = True  # it was refused, which is an answer too
+
+
+class _Mailbox:
+    """Messages on their way to the application, which takes them one at a time.
+
+    `asyncio.Queue` holds 3 KB when it is empty, as nearly all are that a server has.
+    """
+
+    __slots__ = ("_messages", "_wanted")
+
+    def __init__(self) -> None:
+        self._messages: deque[ASGIReceiveEvent] | None = None
+        self._wanted: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: ASGIReceiveEvent) -> None:
+        if self._messages is None:
+            self._messages = deque()
+        self._messages.append(message)
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    async def get(self) -> ASGIReceiveEvent:
+        while self._messages is None:
+            self._wanted = asyncio.get_running_loop().create_future()
+            await self._wanted
+        message = self._messages.popleft()
+        self._messages = self._messages or None
+        return message
+
+    def empty(self) -> bool:
+        return self._messages is None
 
 
 class _Handshake(ServerProtocol):
