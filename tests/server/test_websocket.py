@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 import msgspec
 import pytest
+from live_server import RawClient
 from websockets.exceptions import InvalidStatus
 
 from clients import wire
@@ -21,6 +23,10 @@ from ore.settings import Settings
 from servers import ScriptedServer
 
 MINUTE = 60.0
+HANDSHAKE = (
+    b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
 
 
 def echo(request: ModelRequest) -> list[Step]:
@@ -439,6 +445,38 @@ def test_the_message_names_an_hour() -> None:
     from ore.server.websocket import _limit_reached
 
     assert "60 minutes" in _limit_reached(Settings().server.websocket_seconds).fault.message
+
+
+def test_a_frame_that_is_too_large(tmp_path: Path) -> None:
+    """What HTTP answers with a 413 closes the connection with 1009; what is just not is read."""
+    with serving(tmp_path, max_body_bytes=5_000) as server, Socket(server.url) as socket:
+        assert wire.final(socket.turn(model="m", input="x" * 4_900))["status"] == "completed"
+        socket.ask(model="m", input="x" * 5_000)
+        assert socket.until_closed() == ([], 1009)
+
+
+def test_the_server_pings(tmp_path: Path) -> None:
+    """As often as its settings say; who does not answer for as long as it may leave things unread is gone."""
+    with serving(tmp_path, websocket_ping=0.05, write_timeout=0.2) as server, RawClient(server.port) as client:
+        client.send(HANDSHAKE)
+        assert client.answer().status == 101
+        while len(client.buffer) < 10:
+            client.buffer += client.socket.recv(100)
+        assert client.buffer[:2] == b"\x89\x04"
+        assert client.buffer[6:10] == b"\x88\x18" + (1011).to_bytes(2, "big")
+
+
+def test_a_client_that_does_not_read_stops_its_run(tmp_path: Path) -> None:
+    """It counts as gone."""
+    with serving(tmp_path, write_timeout=0.2) as server, RawClient(server.port) as client:
+        server.scripts["talks"] = [*[Text("x" * 10_000)] * 2_000, MINUTE, Finish("stop")]
+        client.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+        client.send(HANDSHAKE)
+        assert client.answer().status == 101
+        body = b'{"type":"response.create","model":"talks","input":"Hi"}'
+        client.send(bytes([0x81, 0x80 | len(body)]) + bytes(4) + body)
+        wire.wait_until(lambda: server.backend.active == 1)
+        wire.wait_until(lambda: server.parts.supervisor.active == 0 and server.backend.active == 0)
 
 
 # The handshake
