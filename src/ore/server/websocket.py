@@ -6,6 +6,7 @@ leaves stops its runs, those that wait for a slot too. What a connection knows e
 
 import math
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -75,7 +76,8 @@ class WebSockets:
             pass  # the client is gone
         except Exception as error:
             log_fault(error)
-            await send({"type": "websocket.close", "code": 1011})
+            with suppress(OSError):
+                await send({"type": "websocket.close", "code": 1011})
         finally:
             self._open.discard(connection)
             if not self._open:

@@ -80,6 +80,9 @@ def _create(frame: JsonObject, check: Check) -> Create:
     if frame.get("stream") not in (None, True):
         text = "A WebSocket always streams: leave 'stream' out, or send the request with POST /v1/responses."
         raise InvalidRequest(text, code="unsupported_value", param="stream")
+    if frame.get("background") not in (None, False):
+        text = "A turn of a WebSocket ends with it: send background requests with POST /v1/responses."
+        raise InvalidRequest(text, code="unsupported_parameter", param="background")
     generate = frame.get("generate")
     if generate is not None and not isinstance(generate, bool):
         raise InvalidRequest("Invalid type for 'generate': expected a boolean.", code="invalid_type", param="generate")
