@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from ore.errors import HeadTooLarge, HTTPFault, InvalidRequest, RequestTimeout, UrlTooLong
 from ore.ids import new_id
 from ore.server.errors import error_payload
-from ore.server.reading import Reading
+from ore.server.slow_reader import SlowReader
 
 _LINGER: Final = 1.0  # seconds for which a refused connection is still read: closing at once would reset it
 _NOT_HTTP: Final = (
@@ -50,7 +50,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     header_timeout: ClassVar[float]
     body_timeout: ClassVar[float]
     write_timeout: ClassVar[float]
-    _reading: Reading
+    _reader: SlowReader
 
     def __init__(
         self,
@@ -73,21 +73,21 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._reading = Reading(transport, self.loop, self.write_timeout)
+        self._reader = SlowReader(transport, self.loop, self.write_timeout)
         self._watch(self.header_timeout, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
-        self._reading.trust()
+        self._reader.trust()
         self._unset_keepalive_if_required()  # uvicorn forgets to when the peer resets, and so keeps every object alive
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reading.doubt()
+        self._reader.doubt()
 
     def resume_writing(self) -> None:
-        self._reading.trust()
+        self._reader.trust()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -159,7 +159,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._unwatch()
-        self._reading.trust()
+        self._reader.trust()
         super().handle_websocket_upgrade()
         self._successor = self.transport.get_protocol()  # type: ignore[assignment]
         self._loose_bytes = 0

@@ -24,7 +24,7 @@ from websockets.typing import StatusLike
 
 from ore.ids import new_id
 from ore.server.errors import to_http_response
-from ore.server.reading import Reading
+from ore.server.slow_reader import SlowReader
 
 _LINGER: Final = 1.0  # seconds for which a refused connection is still read: closing at once would reset it
 _UNREAD_PONGS: Final = 256  # more than any client has under way that reads at all
@@ -39,7 +39,7 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection, from the head of its handshake on, which arrives whole."""
 
     write_timeout: ClassVar[float]
-    _reading: Reading
+    _reader: SlowReader
 
     def __init__(
         self,
@@ -58,18 +58,18 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._reading = Reading(self.transport, self.loop, self.write_timeout)
+        self._reader = SlowReader(self.transport, self.loop, self.write_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._reading.trust()
+        self._reader.trust()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reading.doubt()
+        self._reader.doubt()
 
     def resume_writing(self) -> None:
-        self._reading.trust()
+        self._reader.trust()
         self._unread_pongs = 0
         super().resume_writing()
 
@@ -122,7 +122,7 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
-        self._reading.doubt()
+        self._reader.doubt()
 
     def handle_parser_exception(self) -> None:
         """Say why; and while the client reads that, throw away what it still sends."""
@@ -165,7 +165,7 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.accept":
             del self.request, self.response  # nothing asks for them any more, and they are a fifth of the connection
         elif message["type"] == "websocket.close":
-            self._reading.doubt()
+            self._reader.doubt()
         elif self.close_sent and self.initial_response is not None:
             self.handshake_complete = True  # it was refused, which is an answer too
 

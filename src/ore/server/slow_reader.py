@@ -11,8 +11,8 @@ import termios
 from asyncio import TimerHandle
 
 
-class Reading:
-    """Watches how the client of one connection reads. `patience` is in seconds; who stalls goes after one to two."""
+class SlowReader:
+    """Watches how the client of a connection reads. `patience` is in seconds; who stalls goes after one to two."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: float) -> None:
         self._transport = transport
