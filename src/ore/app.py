@@ -39,6 +39,8 @@ from ore.server.errors import exception_handlers
 from ore.server.middleware import middleware_stack
 from ore.server.openapi import openapi_routes
 from ore.server.protocol import hardened_protocol
+from ore.server.websocket import WebSockets, elsewhere
+from ore.server.websocket_protocol import websocket_protocol
 from ore.settings import (
     LlamaCppSettings,
     ModelSettings,
@@ -57,6 +59,9 @@ if TYPE_CHECKING:
     from ore.backends.local.options import EngineOptions
 
 logger = logging.getLogger("ore")
+
+LAST_WORDS = 2.0
+"""Seconds that WebSockets have at shutdown, when all runs have ended, to take what was said to them."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, bytes done, and bytes in all if known, while a model is downloaded."""
@@ -170,6 +175,14 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         sse_idle=server.sse_keep_alive,
         sse_done=server.sse_done_marker,
         strict_fields=server.strict_fields,
+        websocket=server.websocket,
+    )
+    sockets = WebSockets(
+        supervisor=parts.supervisor,
+        new_id=new_id,
+        strict_fields=server.strict_fields,
+        seconds=server.websocket_seconds,
+        max_waiting_bytes=server.max_body_bytes,
     )
     conversations = ConversationEndpoints(
         store=parts.store, new_id=new_id, now=_now, strict_fields=server.strict_fields
@@ -178,6 +191,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         routes=[
             *endpoints.routes(),
             *conversations.routes(),
+            *(sockets.routes() if server.websocket else []),
             *([*docs_routes(), *openapi_routes()] if server.docs else []),
         ],
         middleware=middleware_stack(
@@ -188,6 +202,8 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         ),
         exception_handlers=exception_handlers(),
     )
+    app.state.websockets = sockets
+    app.router.default = elsewhere(app.router.default)
     app.router.redirect_slashes = False  # clients that follow a redirect send a POST again as a GET
     return app
 
@@ -259,7 +275,7 @@ async def _serve(
         async with opened(settings, progress) as (app, parts):
             address = _address(sock, [model.id for model in await parts.router.models()])
             server = _Server(_uvicorn_config(app, settings), lambda: ready(address) if ready else None)
-            stopping.server, stopping.supervisor = server, parts.supervisor
+            stopping.server, stopping.supervisor, stopping.sockets = server, parts.supervisor, app.state.websockets
             await server.serve(sockets=[sock])
         tasks.cancel_scope.cancel()
 
@@ -290,21 +306,25 @@ class _Stopping:
         self._tasks = tasks
         self.server: _Server | None = None
         self.supervisor: Supervisor | None = None
+        self.sockets: WebSockets | None = None
 
     async def on_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                if self.server is None or self.supervisor is None:
+                if self.server is None or self.supervisor is None or self.sockets is None:
                     self._tasks.cancel_scope.cancel()
                 elif not self.supervisor.draining:
-                    self._tasks.start_soon(self._drain, self.server, self.supervisor)
+                    self._tasks.start_soon(self._drain, self.server, self.supervisor, self.sockets)
                 else:
                     await self.supervisor.drain(0)
                     self.server.should_exit = self.server.force_exit = True
 
-    async def _drain(self, server: _Server, supervisor: Supervisor) -> None:
+    async def _drain(self, server: _Server, supervisor: Supervisor, sockets: WebSockets) -> None:
         logger.info("stopping: %d running responses have %g s to finish", supervisor.active, self._grace)
+        sockets.drain()
         await supervisor.drain(self._grace)
+        with anyio.move_on_after(LAST_WORDS):
+            await sockets.closed()
         server.should_exit = True
 
 
@@ -343,7 +363,11 @@ def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
             body_timeout=server.body_timeout,
             write_timeout=server.write_timeout,
         ),
-        ws="none",
+        ws=websocket_protocol(write_timeout=server.write_timeout) if server.websocket else "none",
+        ws_max_size=server.max_body_bytes,
+        ws_ping_interval=server.websocket_ping,
+        ws_ping_timeout=server.write_timeout,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

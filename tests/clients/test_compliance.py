@@ -1,7 +1,7 @@
-"""The HTTP tests of the official compliance suite (wire contract, 23.2) and its unofficial ones (23.5).
+"""The tests of the official compliance suite (wire contract, 23.2 and 23.3) and its unofficial ones (23.5).
 
-Rebuilt from the description, in our own words. As in the suite, all requests of the ten start at the same moment, so
-that a model with few slots has to queue; each test then judges one of them by the published JSON Schema. What the
+Rebuilt from the description, in our own words. As in the suite, all that the seventeen send begins at the same moment,
+so that a model with few slots has to queue; each test then judges one of them by the published JSON Schema. What the
 model says is nobody's business here.
 """
 
@@ -17,6 +17,7 @@ import pytest
 
 from clients import wire
 from clients.judging import Judge, check_response, check_stream
+from clients.sockets import Socket, check_error
 from servers import OreProcess
 
 pytestmark = pytest.mark.engine
@@ -112,7 +113,76 @@ COMPACT_BODIES: dict[str, dict[str, Any]] = {
     "compact-missing-model": {"input": [user("We met in Lisbon.")]},
 }
 
-Outcome = wire.Answer | list[wire.Sent]
+Turns = list[list[wire.Sent]]
+
+
+def websocket_response(url: str) -> Turns:
+    """One create with one user message. It is the only one of these that is stored."""
+    with Socket(url) as socket:
+        return [socket.turn(model=MODEL, input=[user("Greet me in exactly three words.")])]
+
+
+def websocket_sequential_responses(url: str) -> Turns:
+    """Two creates on a socket that have nothing to do with each other."""
+    with Socket(url) as socket:
+        return [socket.turn(model=MODEL, input=text, store=False) for text in ("Say one.", "Say two.")]
+
+
+def websocket_continuation(url: str) -> Turns:
+    """The second create sends only what is new."""
+    with Socket(url) as socket:
+        first = socket.turn(model=MODEL, input="My name is Ada.", store=False)
+        return [first, continued(socket, first, "What is my name?")]
+
+
+def websocket_reconnect_store_false_recovery(url: str) -> Turns:
+    """Another socket cannot continue, but begin anew."""
+    with Socket(url) as socket:
+        first = socket.turn(model=MODEL, input="My name is Ada.", store=False)
+    with Socket(url) as other:
+        return [continued(other, first, "Who am I?"), other.turn(model=MODEL, input="I am Ada.", store=False)]
+
+
+def websocket_previous_response_not_found(url: str) -> Turns:
+    with Socket(url) as socket:
+        return [socket.turn(model=MODEL, input="Hi", store=False, previous_response_id="resp_that_never_was")]
+
+
+def websocket_failed_continuation_evicts_cache(url: str) -> Turns:
+    """The output of a call that never was cannot be continued with, and what it named is gone then."""
+    orphan = [{"type": "function_call_output", "call_id": "call_that_never_was", "output": "18 degrees"}]
+    with Socket(url) as socket:
+        first = socket.turn(model=MODEL, input="Hi", store=False)
+        return [first, continued(socket, first, orphan), continued(socket, first, "Hi again")]
+
+
+def websocket_compact_new_chain(url: str) -> Turns:
+    """A compacted conversation, made over HTTP, is the input of a new chain."""
+    said = [user([{"type": "input_text", "text": "We met in Lisbon."}])]
+    said += [assistant([{"type": "output_text", "text": "Yes, on a Monday."}])]
+    said += [user([{"type": "input_text", "text": "It rained."}])]
+    compacted = wire.call(url, "POST", "/v1/responses/compact", {"model": MODEL, "input": said})
+    assert compacted.status == 200, compacted.body
+    with Socket(url) as socket:
+        window = [*compacted.json()["output"], user("Where did we meet?")]
+        return [socket.turn(model=MODEL, input=window, tools=[], store=False)]
+
+
+def continued(socket: Socket, turn: list[wire.Sent], new: Any) -> list[wire.Sent]:
+    return socket.turn(model=MODEL, input=new, store=False, previous_response_id=wire.final(turn)["id"])
+
+
+WEBSOCKET_CALLS: list[Callable[[str], Turns]] = [
+    websocket_response,
+    websocket_sequential_responses,
+    websocket_continuation,
+    websocket_reconnect_store_false_recovery,
+    websocket_previous_response_not_found,
+    websocket_failed_continuation_evicts_cache,
+    websocket_compact_new_chain,
+]
+
+Outcome = wire.Answer | list[wire.Sent] | Turns
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +194,8 @@ def outcomes(tiny: OreProcess) -> dict[str, Outcome | BaseException]:
         calls[name] = lambda method=method, body=body: method(tiny.url, **{"model": MODEL, **body})  # type: ignore[misc]
     for name, body in COMPACT_BODIES.items():
         calls[name] = lambda body=body: wire.call(tiny.url, "POST", "/v1/responses/compact", body)  # type: ignore[misc]
+    for play in WEBSOCKET_CALLS:
+        calls[play.__name__] = lambda play=play: play(tiny.url)  # type: ignore[misc]
     barrier = threading.Barrier(len(calls))
     results: dict[str, Outcome | BaseException] = {}
 
@@ -202,6 +274,63 @@ def test_compact_missing_model(outcomes: dict[str, Outcome | BaseException]) -> 
     answer = outcomes["compact-missing-model"]
     assert isinstance(answer, wire.Answer)
     assert answer.status in (400, 422)
+
+
+# Those of 23.3
+
+
+def turns(outcomes: dict[str, Outcome | BaseException], play: Callable[[str], Turns]) -> Any:
+    """The turns of a WebSocket test."""
+    outcome = outcomes[play.__name__]
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("play", "judged"),
+    [
+        (websocket_response, [0]),
+        (websocket_sequential_responses, [0, 1]),
+        (websocket_continuation, [0, 1]),
+        (websocket_reconnect_store_false_recovery, [1]),
+        (websocket_failed_continuation_evicts_cache, [0]),
+        (websocket_compact_new_chain, [0]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_websocket_turns_complete(
+    play: Callable[[str], Turns],
+    judged: list[int],
+    outcomes: dict[str, Outcome | BaseException],
+    specification: Judge,
+) -> None:
+    """Every frame is a valid event, and the turn ends with a valid, completed response."""
+    for at in judged:
+        check_response(specification, check_stream(specification, turns(outcomes, play)[at]))
+
+
+@pytest.mark.parametrize(
+    ("play", "at"),
+    [
+        (websocket_reconnect_store_false_recovery, 0),
+        (websocket_previous_response_not_found, 0),
+        (websocket_failed_continuation_evicts_cache, 2),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_websocket_previous_response_not_found(
+    play: Callable[[str], Turns], at: int, outcomes: dict[str, Outcome | BaseException], specification: Judge
+) -> None:
+    """An id that this socket does not know, or knows no longer, is a valid error frame with that code."""
+    (frame,) = turns(outcomes, play)[at]
+    check_error(specification, frame, "previous_response_not_found")
+
+
+def test_websocket_failed_continuation(outcomes: dict[str, Outcome | BaseException], specification: Judge) -> None:
+    """The output of a call that never was is refused."""
+    (frame,) = turns(outcomes, websocket_failed_continuation_evicts_cache)[1]
+    assert "call_that_never_was" in check_error(specification, frame, "invalid_value")["error"]["message"]
 
 
 # Those of 23.5, on their own

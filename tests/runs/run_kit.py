@@ -319,7 +319,7 @@ class Played:
         self.run = run
         self.bodies: list[bytes] = []
         self.types: list[str] = []
-        self._follower = run.log.follow()
+        self._follower = run.follow()
 
     async def follow(self) -> None:
         async for batch in self._follower.batches():

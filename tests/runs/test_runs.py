@@ -248,7 +248,7 @@ async def test_what_a_client_was_told_is_saved() -> None:
     """The terminal event goes out after the save, never before it."""
     async with world() as here:
         run = here.supervisor.start(OWNER, here.create())
-        follower = run.log.follow()
+        follower = run.follow()
         async for batch in follower.batches():
             if any(entry.type == "response.completed" for entry in batch):
                 assert here.store.saves == 1

@@ -283,8 +283,12 @@ def test_the_other_answers_are_as_described(server: ScriptedServer) -> None:
     ]
     for method, path, template, status in expected:
         conforms(ask(server.port, method, path), method.lower(), template, status)
-    upgrade = ask(server.port, "GET", "/v1/responses", connection="upgrade", upgrade="websocket")
-    conforms(upgrade, "get", "/v1/responses", 426)
+    handshake = {"connection": "upgrade", "upgrade": "websocket", "sec_websocket_version": "13"}
+    conforms(ask(server.port, "GET", "/v1/responses", **handshake), "get", "/v1/responses", 400)
+    handshake["sec_websocket_key"] = "MDEyMzQ1Njc4OWFiY2RlZg=="
+    stranger = ask(server.port, "GET", "/v1/responses", **handshake, origin="http://evil.example")
+    conforms(stranger, "get", "/v1/responses", 403)
+    assert ask(server.port, "GET", "/v1/responses", **handshake).status == 101
 
 
 # Generated requests

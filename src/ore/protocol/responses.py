@@ -118,12 +118,14 @@ _REFUSED = {
 """What would change the answer silently if it were ignored, and what to do instead."""
 
 
-def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
+def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False, generate: bool = True) -> Create:
     """Check a decoded create body. Raises `InvalidRequest` with `code`, `param` and the next step."""
     if strict_fields:
         refuse_unknown(body, CreateBody)
     sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
+    if generate:
+        _check_input(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
     tools = check_tools(sent.tools)
     items, compacts = without_trigger(sent.input)
@@ -160,6 +162,7 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
         obfuscated=configuration.check_stream_options(sent.stream_options),
         compact_threshold=configuration.check_context_management(sent.context_management),
         compacts=compacts,
+        generate=generate,
     )
 
 
@@ -216,6 +219,9 @@ def _check_combinations(sent: CreateBody) -> None:
         raise _unsupported("background_options.completion_window", "leave it out")
     if sent.stream_options and not sent.stream:
         raise InvalidRequest("'stream_options' is only allowed together with 'stream': true.", param="stream_options")
+
+
+def _check_input(sent: CreateBody) -> None:
     given = sent.previous_response_id or sent.conversation or sent.instructions
     if not sent.input and sent.input != "" and not given:
         raise InvalidRequest(

@@ -18,7 +18,7 @@ from ore.protocol.decoding import JsonObject
 from ore.protocol.events import Event, decode, decode_response
 from ore.protocol.responses import Create, Response
 from ore.runs.durable import DurableLog
-from ore.runs.log import EventLog
+from ore.runs.log import EventLog, Follower
 from ore.stores.base import ClaimedRun
 
 StopReason = Literal["disconnected", "shutdown", "deadline", "cancelled", "fenced", "given up"]
@@ -106,6 +106,11 @@ class Run:
     def _accepted(self) -> None:
         self._has_response = True
         self._begun.set()
+
+    def follow(self) -> Follower:
+        """A follower of a foreground run, from here on. Background runs are followed through the store."""
+        assert isinstance(self.log, EventLog)  # noqa: S101
+        return self.log.follow()
 
     def note(self) -> None:
         """Have the progress kept, together with the events so far; nothing for a run that ends with its process."""

@@ -102,7 +102,7 @@ class Supervisor:
         return len(self._runs)
 
     def start(self, owner: str, create: Create, *, remembered: Remembered | None = None) -> Run:
-        """Start a run. Raises `Unavailable` while draining."""
+        """Start a run; earlier responses are looked up in `remembered` first. Raises `Unavailable` while draining."""
         if self.draining or self._tasks is None:
             raise Unavailable("The server is shutting down. Send the request again in a moment.")
         if create.background and create.seed is None:  # an answer that is taken up again has to be the same again

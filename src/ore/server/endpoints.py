@@ -28,7 +28,7 @@ from ore.protocol.responses import Create, check_compact, check_count, check_cre
 from ore.protocol.tools import CLIENT_TOOLS
 from ore.routing.router import Router, unknown_model
 from ore.runs.compaction import compacted
-from ore.runs.log import EventLog, Follower
+from ore.runs.log import Follower
 from ore.runs.run import Run
 from ore.runs.shapes import from_stored, running
 from ore.runs.supervisor import Supervisor
@@ -56,6 +56,7 @@ class Endpoints:
         sse_idle: float,
         sse_done: bool,
         strict_fields: bool,
+        websocket: bool = True,
     ) -> None:
         self._supervisor = supervisor
         self._router = router
@@ -65,6 +66,7 @@ class Endpoints:
         self._sse_idle = sse_idle
         self._sse_done = sse_done
         self._strict_fields = strict_fields
+        self._websocket = websocket
 
     def routes(self) -> list[Route]:
         """Fixed paths before those with a parameter."""
@@ -89,16 +91,15 @@ class Endpoints:
     async def create(self, request: Request) -> Any:
         """`POST /responses`: the run is the same whether its events are forwarded or not."""
         create = await self._checked(request, check_create)
-        if create.previous_response_id and self._running(create.previous_response_id):
-            check_continuable("in_progress", create.previous_response_id)
+        check_previous_ended(self._supervisor, create)
         run = self._supervisor.start(OWNER, create)
         if create.background:
             return await self._in_background(run, request)
-        follower = run.log.follow() if create.stream and isinstance(run.log, EventLog) else None
+        follower = run.follow() if create.stream else None
         async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await (run.begun() if follower is not None else run.ended())
         if follower is None:
-            return json_response(encode(run.response), headers=_warnings(create))
+            return json_response(encode(run.response), headers=tool_warnings(create))
         run.check_begun()
         return self._stream(follower, create.obfuscated, left=partial(run.stop, "disconnected"), create=create)
 
@@ -108,7 +109,7 @@ class Endpoints:
             await run.begun()
         run.check_begun()
         if not run.create.stream:
-            return json_response(encode(run.response), headers=_warnings(run.create))
+            return json_response(encode(run.response), headers=tool_warnings(run.create))
         return self._stream(self._supervisor.follow(OWNER, run.id), run.create.obfuscated, create=run.create)
 
     def _stream(
@@ -119,7 +120,7 @@ class Endpoints:
         left: Callable[[], None] | None = None,
         create: Create | None = None,
     ) -> EventStream:
-        headers = _warnings(create) if create is not None else {}
+        headers = tool_warnings(create) if create is not None else {}
         return EventStream(
             follower, left=left, headers=headers, idle=self._sse_idle, done=self._sse_done, padded=padded
         )
@@ -218,9 +219,7 @@ class Endpoints:
         return await checked(request, partial(check, new_id=self._new_id, strict_fields=self._strict_fields))
 
     def _running(self, response_id: str) -> Run | None:
-        """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
-        run = self._supervisor.find(OWNER, response_id)
-        return run if run is not None and run.create.store else None
+        return _running(self._supervisor, response_id)
 
     async def models(self, _: Request) -> HTTPResponse:
         """`GET /models`: the plain list, each model with what it can do."""
@@ -236,8 +235,8 @@ class Endpoints:
         return json_response(encode(model_object(models[model_id])))
 
     async def no_websocket(self, request: Request) -> HTTPResponse:
-        """WebSocket is refused with 426: Codex falls back to HTTP at once on that, and on nothing else."""
-        if request.headers.get("upgrade", "").lower() == "websocket":
+        """WebSocket that is off is refused with 426: Codex falls back to HTTP at once on that, and on nothing else."""
+        if not self._websocket and request.headers.get("upgrade", "").lower() == "websocket":
             message = 'This server does not speak WebSocket. Send POST /v1/responses, with "stream": true for events.'
             raise UpgradeRequired(message, headers={"upgrade": "HTTP/1.1", "connection": "close"})
         raise MethodNotAllowed("/v1/responses does not take GET. It takes: POST.", headers={"allow": "POST"})
@@ -263,6 +262,18 @@ class Endpoints:
         return json_response(encode({"version": __version__, "open_responses": OPEN_RESPONSES_RELEASE}))
 
 
+def check_previous_ended(supervisor: Supervisor, create: Create) -> None:
+    """Refuse to continue from a response that is still running."""
+    if create.previous_response_id and _running(supervisor, create.previous_response_id):
+        check_continuable("in_progress", create.previous_response_id)
+
+
+def _running(supervisor: Supervisor, response_id: str) -> Run | None:
+    """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
+    run = supervisor.find(OWNER, response_id)
+    return run if run is not None and run.create.store else None
+
+
 def model_object(model: Model) -> JsonObject:
     """A model as the wire shows it, with ORE's own `capabilities` beside the four standard keys."""
     return {
@@ -274,7 +285,7 @@ def model_object(model: Model) -> JsonObject:
     }
 
 
-def _warnings(create: Create) -> dict[str, str]:
+def tool_warnings(create: Create) -> dict[str, str]:
     """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
     skipped = sorted({tool["type"] for tool in create.tools if tool["type"] not in CLIENT_TOOLS})
     if not skipped:

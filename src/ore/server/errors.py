@@ -1,7 +1,7 @@
-"""Renders exceptions as HTTP, and is the only file that does.
+"""Renders exceptions for the wire, and is the only file that does.
 
-An exception becomes the JSON body of an HTTP response (wire contract, section 9). Once a response has begun, its run
-ends it as `failed` instead, out of the same `HTTPFault.payload`.
+An exception becomes the JSON body of an HTTP response (wire contract, section 9), or an `error` frame of a WebSocket
+(10.7). Once a response has begun, its run ends it as `failed` instead, out of the same `HTTPFault.payload`.
 
 It refuses to leak: an exception that is not an `HTTPFault` becomes an `InternalFault` whose message is always the
 same, so no path, key, query, address or traceback can reach a caller. What happened goes to the log instead.
@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Match, Mount
 from ore.errors import (
     Conflict,
     Forbidden,
+    HeadTooLarge,
     HTTPFault,
     InternalFault,
     InvalidRequest,
@@ -31,6 +32,8 @@ from ore.errors import (
     ServerFault,
     Unauthorized,
     UnsupportedMediaType,
+    UpgradeRequired,
+    UrlTooLong,
 )
 from ore.telemetry import current_request_id
 
@@ -44,7 +47,10 @@ _BY_STATUS: Final[dict[int, type[HTTPFault]]] = {
     408: RequestTimeout,
     409: Conflict,
     413: PayloadTooLarge,
+    414: UrlTooLong,
     415: UnsupportedMediaType,
+    426: UpgradeRequired,
+    431: HeadTooLarge,
 }
 _HEADERS_BY_STATUS: Final[dict[int, dict[str, str]]] = {
     401: {"www-authenticate": "Bearer"},
@@ -70,6 +76,12 @@ def as_fault(exc: BaseException) -> HTTPFault:
 def error_payload(exc: BaseException) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`, section 9."""
     return {"error": {key: _clean(value) for key, value in as_fault(exc).payload().items()}}
+
+
+def error_frame(exc: BaseException) -> dict[str, Any]:
+    """The `error` frame of section 10.7. There `code` has to be a string: where there is none, the type stands in."""
+    error = error_payload(exc)["error"]
+    return {"type": "error", "status": as_fault(exc).status, "error": error | {"code": error["code"] or error["type"]}}
 
 
 def to_http_response(exc: BaseException) -> Response:

@@ -69,7 +69,7 @@ def _encoded() -> bytes:
 
 def _response_paths() -> JsonObject:
     return {
-        "/v1/responses": {"post": _create(), "get": _no_websocket()},
+        "/v1/responses": {"post": _create(), "get": _websocket()},
         "/v1/responses/compact": {"post": _compact()},
         "/v1/responses/input_tokens": {"post": _count()},
         "/v1/responses/{response_id}": {
@@ -175,14 +175,17 @@ def _compact() -> JsonObject:
     return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": ref("CompactResponse")}}}}
 
 
-def _no_websocket() -> JsonObject:
+def _websocket() -> JsonObject:
     return _operation(
         RESPONSES,
-        "refuseWebSocket",
-        "Refused",
-        "There is no WebSocket here: a handshake gets a 426, anything else a 405. Send POST.",
-        {},
-        faults=(405, 426),
+        "openWebSocket",
+        "Open a WebSocket",
+        'Frames are JSON texts. Send `{"type": "response.create", ...}` with what POST takes; back come the events of '
+        "its stream, one a frame, or an `error` frame. Turns of a connection follow one another; with `stream_id` they "
+        "have lanes that run at the same time. The connection remembers the newest response of each lane, also with "
+        "`store: false`. Anything but a handshake is a 405.",
+        {"101": {"description": "The connection is a WebSocket now."}},
+        faults=(400, 403, 405, 426, 503),
     )
 
 
@@ -385,7 +388,7 @@ _FAULTS = {
     "405": "The path does not take this method.",
     "413": "The body is larger than this server takes.",
     "415": "The body is not JSON, or encoded in a way that the server cannot undo.",
-    "426": "WebSocket is not offered; send POST.",
+    "426": "WebSocket is turned off; send POST.",
     "429": "Too many requests wait already. Try again after `retry-after` seconds.",
     "500": "A fault of the server's own. Report it with the request id.",
     "502": "The model or its engine broke down.",

@@ -6,11 +6,7 @@ hung up on. It never looks into a body, never waits for a response, and leaves i
 timer.
 """
 
-import array
 import asyncio
-import contextlib
-import fcntl
-import termios
 from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -24,6 +20,7 @@ from uvicorn.server import ServerState
 from ore.errors import HeadTooLarge, HTTPFault, InvalidRequest, RequestTimeout, UrlTooLong
 from ore.ids import new_id
 from ore.server.errors import error_payload
+from ore.server.slow_reader import SlowReader
 
 _LINGER: Final = 1.0  # seconds for which a refused connection is still read: closing at once would reset it
 _NOT_HTTP: Final = (
@@ -53,6 +50,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     header_timeout: ClassVar[float]
     body_timeout: ClassVar[float]
     write_timeout: ClassVar[float]
+    _reader: SlowReader
 
     def __init__(
         self,
@@ -67,53 +65,30 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._loose_bytes = 0  # received since the parser last completed a head or gave us body
         self._body_bytes = 0  # of body since the timer last looked
         self._timer: TimerHandle | None = None
-        self._reading: TimerHandle | None = None  # watches the client while it is behind with reading
         self._fault: HTTPFault | None = None  # why a parser callback gave up
         self._refused = False
+        self._successor: asyncio.Protocol | None = None  # who has the connection after an upgrade
 
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._reader = SlowReader(transport, self.loop, self.write_timeout)
         self._watch(self.header_timeout, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
-        self._trust_reader()
+        self._reader.trust()
         self._unset_keepalive_if_required()  # uvicorn forgets to when the peer resets, and so keeps every object alive
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """More is unread than the transport likes to hold: from here on the client has to show that it reads."""
         super().pause_writing()
-        self._doubt_reader(self._unread())
+        self._reader.doubt()
 
     def resume_writing(self) -> None:
-        self._trust_reader()
+        self._reader.trust()
         super().resume_writing()
-
-    def _doubt_reader(self, unread: int) -> None:
-        self._trust_reader()
-        self._reading = self.loop.call_later(self.write_timeout, self._judge_reader, unread)
-
-    def _judge_reader(self, unread: int) -> None:
-        left = self._unread()
-        if left < unread:
-            self._doubt_reader(left)
-        else:
-            self.transport.abort()
-
-    def _unread(self) -> int:
-        """Bytes that the client has not acknowledged, those in the kernel's queue too, where it tells."""
-        queued = array.array("i", [0])
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
-        return self.transport.get_write_buffer_size() + queued[0]
-
-    def _trust_reader(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
 
     def data_received(self, data: bytes) -> None:
         """uvicorn's, and counting: the parser buffers a header until its end, chunk extensions and trailers too."""
@@ -131,6 +106,9 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     def _take(self, piece: memoryview) -> None:
         if self._refused:
             return
+        if self._successor is not None:
+            self._successor.data_received(bytes(piece))
+            return
         self._loose_bytes += len(piece)
         while piece:
             piece = self._feed(piece)
@@ -139,20 +117,36 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: memoryview) -> memoryview:
         """Give it to the parser; returns what the parser left."""
+        if self._successor is not None:
+            self._successor.data_received(bytes(data))
+            return memoryview(b"")
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-            elif self._ignores_upgrade():
+                return data[upgrade.args[0] :]
+            if self._ignores_upgrade():
                 self._start_over()
                 return data[upgrade.args[0] :]
         return memoryview(b"")
 
+    def _should_upgrade(self) -> bool:
+        """A handshake is a GET of HTTP/1.1; and one behind a response under way would cut that off from its client."""
+        handshake = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        return handshake and self._is_idle() and super()._should_upgrade()
+
     def _ignores_upgrade(self) -> bool:
         """Java's HttpClient offers `Upgrade: h2c` each time, and the parser takes its body for the new protocol."""
-        ordinary = self.parser.get_method() != b"CONNECT" and self._get_upgrade() not in (None, b"websocket")
-        return ordinary and self.parser.should_upgrade()
+        if self.parser.get_method() == b"CONNECT" or not self.parser.should_upgrade():
+            return False
+        offered = self._get_upgrade()
+        if offered == b"websocket" and self._should_upgrade_to_ws():
+            return not self._should_upgrade()
+        return offered not in (None, b"websocket")
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _start_over(self) -> None:
         """Read the head again without the offer, so that the body counts as one (RFC 9110, 7.8: it may be ignored)."""
@@ -165,7 +159,10 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._unwatch()
+        self._reader.trust()
         super().handle_websocket_upgrade()
+        self._successor = self.transport.get_protocol()  # type: ignore[assignment]
+        self._loose_bytes = 0
 
     def on_response_complete(self) -> None:
         """The next request may have begun meanwhile; its time begins now, for nobody has been reading."""
@@ -258,7 +255,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._unwatch()
-        idle = self.cycle is None or self.cycle.response_complete
+        idle = self._is_idle()
         if not idle and (self._in_head or self.cycle.response_started or self.pipeline):
             self.transport.close()
             return

@@ -57,6 +57,15 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     strict_fields: Annotated[
         bool, Meta(description="Refuse unknown request fields with a 400 instead of ignoring them.")
     ] = False
+    websocket: Annotated[
+        bool, Meta(description="Take WebSockets at /v1/responses; when off, clients get a 426 and use HTTP.")
+    ] = True
+    websocket_seconds: Annotated[
+        float, Meta(gt=0, description="Seconds a WebSocket may last; a turn under way then still ends.")
+    ] = 3600.0
+    websocket_ping: Annotated[
+        float, Meta(gt=0, description="Seconds between the pings that keep a WebSocket open through proxies.")
+    ] = 25.0
     docs: Annotated[bool, Meta(description="Serve /docs and /openapi.json.")] = True
 
 
