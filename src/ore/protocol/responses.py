@@ -11,7 +11,7 @@ from ore.errors import InvalidRequest
 from ore.ids import NewId
 from ore.protocol import configuration
 from ore.protocol.decoding import JsonObject, convert, one_of
-from ore.protocol.items import Item, check_input
+from ore.protocol.items import TOOL_ITEMS, Item, check_input
 from ore.protocol.tools import check_tool_choice, check_tools
 
 Text64 = Annotated[str, Meta(max_length=64)]
@@ -116,15 +116,16 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
     sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
-    tools = check_tools(sent.tools)
+    tools, given = check_tools(sent.tools), check_input(sent.input, new_id)
+    more_may_come = sent.previous_response_id or any(item["type"] in TOOL_ITEMS for item in given)
     return Create(
         model=sent.model or None,
-        input=check_input(sent.input, new_id),
+        input=given,
         instructions=sent.instructions,
         previous_response_id=sent.previous_response_id or None,
         include=configuration.check_include(sent.include or []),
         tools=tools,
-        tool_choice=check_tool_choice(sent.tool_choice, tools),
+        tool_choice=check_tool_choice(sent.tool_choice, None if more_may_come else tools),
         parallel_tool_calls=sent.parallel_tool_calls is not False,
         max_tool_calls=sent.max_tool_calls,
         text=configuration.check_text(sent.text),
