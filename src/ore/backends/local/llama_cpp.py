@@ -26,8 +26,9 @@ from ore.backends.local.grammar_process import GrammarCompiler
 from ore.backends.local.llama_cpp_client import Chunk, Completion, LlamaCppClient, Props, context_exceeded
 from ore.backends.local.options import EngineOptions
 from ore.backends.local.output_parser import OutputParser
-from ore.backends.local.tool_choice import ToolPlan, plan_tools
+from ore.backends.local.tool_choice import plan_tools
 from ore.core.deltas import Delta, Finish, Usage
+from ore.core.tool_choice import ToolPlan
 from ore.errors import ModelFailed, StartupError, Unavailable
 from ore.ids import NewId, new_id
 
@@ -207,7 +208,7 @@ class _Sampling:
         self._ticket = ticket
         self._prepared = prepared
         self._parser = OutputParser(
-            prepared.markup, new_call_id, calls=bool(prepared.plan.allowed), custom=prepared.plan.custom
+            prepared.markup, new_call_id, calls=bool(prepared.plan.allowed), tools=prepared.plan.allowed
         )
         self._alternatives = request.top_logprobs
         self._completion: Completion | None = None
