@@ -16,8 +16,10 @@ from msgspec import Struct
 
 from ore.backends.base import Backend, ModelRequest, Sampling
 from ore.core import compaction, history, structured
+from ore.core.callable_tools import effective_tools
 from ore.core.deltas import Finish, Usage
 from ore.core.sealing import Sealer
+from ore.core.tool_choice import OneCall, allows, check_possible
 from ore.errors import (
     DeadlineExceeded,
     HTTPFault,
@@ -30,8 +32,9 @@ from ore.errors import (
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
-from ore.protocol.items import CustomToolCall, FunctionCall, Item, Message
+from ore.protocol.items import CALL_OUTPUTS, Item, Message
 from ore.protocol.responses import Create, Response, ResponseError, Status
+from ore.protocol.tools import check_tool_choice, spread
 from ore.routing.router import Router, Target
 from ore.runs.judge import Judge
 from ore.runs.run import Run
@@ -95,7 +98,7 @@ async def _converse(run: Run, shared: Shared) -> Outcome:
     run.writer.close()
     if not run.writer.response.output:
         run.writer.write_empty_message()
-    if problem := await _output_problem(create, run.writer.response.output, shared.judge):
+    if problem := await _output_problem(create, request.tools, run.writer.response.output, shared.judge):
         fault = ModelFailed(f"{problem}.", code="invalid_model_output")
         return Outcome(status="failed", usage=finish.usage, fault=fault)
     return Outcome(status="completed", usage=finish.usage)
@@ -105,10 +108,12 @@ async def _sample(run: Run, backend: Backend, request: ModelRequest) -> Finish:
     """One sampling of the model, written as it comes."""
     async with backend.stream(request) as deltas:
         run.begin(initial_response(run, request))
+        calls = OneCall(parallel=request.parallel_tool_calls)
         async for delta in deltas:
             if isinstance(delta, Finish):
                 return delta
-            run.writer.write(delta)
+            if calls.lets(delta):
+                run.writer.write(delta)
     raise ModelFailed("The model's stream ended before it said why. Send the request again.")
 
 
@@ -176,36 +181,34 @@ def _check_schema(create: Create) -> None:
         raise InvalidRequest(message, code="invalid_json_schema", param="text.format.schema")
 
 
-async def _output_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
+async def _output_problem(create: Create, tools: Sequence[JsonObject], output: list[Item], judge: Judge) -> str | None:
     """What the model was held to and did not keep, although it was told."""
-    for item in output:
-        if isinstance(item, FunctionCall) and (problem := await _call_problem(create, item, judge)):
+    for item in map(_as_object, output):
+        if item.get("type") in CALL_OUTPUTS and (problem := await _call_problem(create, tools, item, judge)):
             return problem
     return await _format_problem(create, output, judge)
 
 
-async def _call_problem(create: Create, call: FunctionCall, judge: Judge) -> str | None:
+async def _call_problem(create: Create, tools: Sequence[JsonObject], call: JsonObject, judge: Judge) -> str | None:
     """`tool_choice` and strict arguments are held to, whatever the backend did (wire contract, 17.9)."""
-    if not _may_call(create.tool_choice, call.name):
-        return f"The model called '{call.name}', which 'tool_choice' does not allow"
-    tool = next((tool for tool in create.tools if tool.get("name") == call.name), {})
-    if not tool.get("strict") or not isinstance(tool.get("parameters"), dict):
+    name, namespace = str(call.get("name") or call["type"]), call.get("namespace")
+    if not allows(create.tool_choice, call["type"], name, namespace):
+        return f"The model called '{name}', which 'tool_choice' does not allow"
+    tool = next((tool for space, tool in spread(tools) if (space, tool.get("name")) == (namespace, name)), {})
+    if call["type"] != "function_call" or not tool.get("strict") or not isinstance(tool.get("parameters"), dict):
         return None
-    problem = await judge.mismatch(tool["parameters"], call.arguments)
-    return f"The model's arguments for '{call.name}' do not match its parameters: {problem}" if problem else None
+    problem = await judge.mismatch(tool["parameters"], call["arguments"])
+    return f"The model's arguments for '{name}' do not match its parameters: {problem}" if problem else None
 
 
-def _may_call(choice: str | JsonObject, name: str) -> bool:
-    if isinstance(choice, str):
-        return choice != "none"
-    chosen = choice["tools"] if choice["type"] == "allowed_tools" else [choice]
-    return choice.get("mode") != "none" and any(entry.get("name", name) == name for entry in chosen)
+def _as_object(item: Item) -> JsonObject:
+    return item if isinstance(item, dict) else msgspec.to_builtins(item)
 
 
 async def _format_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
     """What is wrong with structured output. Refusals and calls are not held against the schema, nor is text beside."""
     wanted = create.text["format"]
-    if wanted["type"] == "text" or any(isinstance(item, FunctionCall | CustomToolCall) for item in output):
+    if wanted["type"] == "text" or any(_as_object(item).get("type") in CALL_OUTPUTS for item in output):
         return None
     parts = [part for item in output if isinstance(item, Message) for part in item.content]
     schema = wanted["schema"] if wanted.get("strict") else {"type": "object"} if wanted["type"] == "json_object" else {}
@@ -230,14 +233,19 @@ async def _earlier_items(store: Store, owner: str, response_id: str | None) -> l
 
 
 def model_request(create: Create, target: Target, items: tuple[JsonObject, ...], owner: str) -> ModelRequest:
-    """What the model is asked. Tools that a backend cannot use are for it to pass over: their places name errors."""
+    """What the model is asked. Tools that a backend cannot use are for it to pass over: their places name errors.
+
+    Raises `InvalidRequest` when `tool_choice` names no tool, or forces one that is passed over.
+    """
     defaults = target.model.defaults
+    tools = effective_tools(create.tools, items)
+    check_possible(check_tool_choice(create.tool_choice, tools), tools, target.model.capabilities.tool_types)
     wants_logprobs = "message.output_text.logprobs" in create.include
     return ModelRequest(
         model=target.model.id,
         items=items,
         instructions=create.instructions,
-        tools=tuple(create.tools),
+        tools=tuple(tools),
         tool_choice=create.tool_choice,
         parallel_tool_calls=create.parallel_tool_calls,
         text_format=create.text["format"],
