@@ -178,7 +178,9 @@ def test_logprobs_stay_with_their_text() -> None:
 def calls() -> st.SearchStrategy[str]:
     arguments = st.dictionaries(st.text(max_size=5), st.text(max_size=8) | st.integers() | st.none(), max_size=3)
     made = arguments.map(lambda value: f'<tool_call>\n{{"name": "f", "arguments": {json.dumps(value)}}}\n</tool_call>')
-    return made | st.sampled_from(["<tool_call>", "</tool_call>", '{"name": "', "<think>", "</think>", "\n", " ", "<"])
+    raw = st.text("a<\n", max_size=5).map(lambda text: RAW % text)
+    pieces = ["<tool_call>", "</tool_call>", '{"name": "', '{"name": "patch"}\n', "<think>", "</think>", "\n", " ", "<"]
+    return made | raw | st.sampled_from(pieces)
 
 
 # However the same text is cut into chunks, the deltas are the same once neighbours are joined.
@@ -191,7 +193,17 @@ def calls() -> st.SearchStrategy[str]:
 def test_any_chunking_gives_the_same(text: str, cuts: list[int], markup: Markup) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
-    assert parse(pieces, markup) == parse([text], markup) == parse(text, markup)
+    whole = parse([text], markup, tools=[PATCH])
+    assert parse(pieces, markup, tools=[PATCH]) == whole == parse(text, markup, tools=[PATCH])
+
+
+# What a custom tool is given as raw text comes out as it went in, close markers and all.
+@given(st.lists(st.text("a}\n<", max_size=4) | st.just("\n</tool_call>"), max_size=5).map("".join), st.booleans())
+@example("\n</tool_call>", False)
+def test_raw_text_is_untouched(text: str, twice: bool) -> None:
+    output = "\n".join([RAW % text] * (2 if twice else 1))
+    inputs = "".join(delta.text for delta in parse(output, tools=[PATCH]) if isinstance(delta, ToolArguments))
+    assert inputs == text * (2 if twice else 1)
 
 
 # Text without markers comes out as it went in.

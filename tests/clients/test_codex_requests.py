@@ -5,17 +5,18 @@ The shapes are those that Codex sends; where its recorded requests lie beside th
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clients.wire import Exchange, closed, final, suite_events
-from conftest import SHARED
 from ore.backends.base import ModelRequest
 from ore.backends.scripted import Step
 from ore.core.deltas import Finish, Text, ToolArguments, ToolCall
 from servers import ScriptedServer
 
+RECORDINGS = Path(__file__).parents[3] / "shared" / "clients"
 MODEL = "stub-model"
 DONE = Finish("stop")
 
@@ -115,7 +116,7 @@ def test_a_chained_agent_sends_only_what_is_new(scripted: ScriptedServer, calls:
 @pytest.mark.parametrize("name", ["codex-http.json", "codex-ws.json"])
 def test_the_recorded_requests_are_taken_in_order(name: str, scripted: ScriptedServer, calls: list[ToolCall]) -> None:
     """Over WebSocket the connection remembers; over HTTP the store does, under ids of our own."""
-    recording = SHARED / "clients" / name
+    recording = RECORDINGS / name
     if not recording.exists():
         pytest.skip(f"the recording {name} is not here")
     kinds = ("http", "ws_message")

@@ -145,9 +145,11 @@ def test_a_tool_that_nobody_runs_cannot_be_forced(tiny: OreProcess, choice: Any)
 
 def test_a_tool_that_nobody_runs_is_skipped_with_a_warning(tiny: OreProcess) -> None:
     tools = [{"type": "web_search"}, {"type": "computer"}]
-    answer = create(tiny.url, model="ore-tiny", input="Hi", tools=tools, max_output_tokens=16)
+    added = {"type": "additional_tools", "role": "developer", "tools": [{"type": "file_search"}]}
+    hello = {"role": "user", "content": "Hi"}
+    answer = create(tiny.url, model="ore-tiny", input=[added, hello], tools=tools, max_output_tokens=16)
     assert answer.status == 200
-    assert answer.headers["x-ore-warning"] == "tools of these types were skipped: computer, web_search"
+    assert answer.headers["x-ore-warning"] == "tools of these types were skipped: computer, file_search, web_search"
     assert [item["type"] for item in answer.json()["output"]] == ["message"]
 
 

@@ -96,6 +96,8 @@ def test_what_has_no_effect_is_skipped_by_type() -> None:
     ]
     assert skipped([container]) == ["shell"]
     assert skipped([F, C], ["function"]) == ["custom"]
+    assert skipped([space("n", F, {"type": "of_tomorrow"})]) == ["of_tomorrow"]
+    assert skipped([space("n", F)], ["function"]) == ["namespace"]
     assert {"function", "custom", "namespace", "shell"} < set(TOOL_TYPES)
 
 

@@ -54,7 +54,14 @@ def is_usable(tool: JsonObject, types: Collection[str] = TOOL_TYPES) -> bool:
 
 def skipped(tools: Iterable[JsonObject], types: Collection[str] = TOOL_TYPES) -> list[str]:
     """The types of the tools that have no effect, each once, in the order of the alphabet."""
-    return sorted({tool["type"] for tool in tools if not is_usable(tool, types)})
+    return sorted({each["type"] for tool in tools for each in _unusable(tool, types)})
+
+
+def _unusable(tool: JsonObject, types: Collection[str]) -> list[JsonObject]:
+    """The tool itself, or what of its namespace nobody can be shown."""
+    if tool["type"] == "namespace" and "namespace" in types:
+        return [inner for inner in tool["tools"] if inner["type"] not in NAMED_TOOLS]
+    return [] if is_usable(tool, types) else [tool]
 
 
 def tools_in(items: Iterable[JsonObject]) -> list[JsonObject]:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from ore import __version__
 from ore.backends.base import Model
-from ore.core.callable_tools import skipped
+from ore.core.callable_tools import skipped, tools_in
 from ore.core.compaction import summarising
 from ore.core.history import check_continuable
 from ore.core.sealing import Sealer
@@ -240,7 +240,7 @@ def model_object(model: Model) -> JsonObject:
 
 def _warnings(create: Create) -> dict[str, str]:
     """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
-    types = skipped(create.tools)
+    types = skipped([*create.tools, *tools_in(create.input)])
     if not types:
         return {}
     named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in types)[:400]

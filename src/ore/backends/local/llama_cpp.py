@@ -172,7 +172,7 @@ class LlamaCpp:
         self._compiler.check_size(request)
         plan = plan_tools(request)
         render = partial(facts.template.render, request, plan)
-        prompt = await anyio.to_thread.run_sync(render) if _is_long(request) else render()
+        prompt = await anyio.to_thread.run_sync(render) if _is_long(request, plan) else render()
         markup = _thinking(facts.markup, prompt)
         grammar = await self._compiler.build(request, markup)
         await _check_fits(client, facts, prompt)
@@ -186,9 +186,9 @@ class LlamaCpp:
         return _Prepared(body, markup, plan)
 
 
-def _is_long(request: ModelRequest) -> bool:
+def _is_long(request: ModelRequest, plan: ToolPlan) -> bool:
     """Whether rendering takes so long that others should have their turn meanwhile."""
-    return len(request.items) > 200 or len(request.tools) > 50
+    return len(request.items) > 200 or len(plan.shown) > 50
 
 
 class _Sampling:
