@@ -31,7 +31,7 @@ from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.ids import new_id
 from ore.routing.router import Router
-from ore.runs.supervisor import Supervisor
+from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
@@ -105,7 +105,13 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
         try:
             await router.start()
             async with Supervisor(
-                router, store, sealer, new_id=new_id, now=_now, run_seconds=settings.server.request_timeout
+                router,
+                store,
+                sealer,
+                new_id=new_id,
+                now=_now,
+                run_seconds=settings.server.request_timeout,
+                background=background_limits(settings),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor)
                 yield make_app(settings, parts), parts
@@ -115,6 +121,18 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     finally:
         with anyio.CancelScope(shield=True):
             await store.stop()
+
+
+def background_limits(settings: Settings) -> BackgroundLimits:
+    """The settings in the supervisor's words."""
+    store, background = settings.store, settings.background
+    return BackgroundLimits(
+        lease=background.lease,
+        run=background.timeout,
+        attempts=background.attempts,
+        keep_events=store.keep_event_hours * 3600 or None,
+        keep_responses=store.keep_days * 86400 or None,
+    )
 
 
 def sealing_key(path: Path) -> bytes:

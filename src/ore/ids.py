@@ -22,6 +22,7 @@ PREFIXES: Final = {
     "compaction": "cmp",
     "call": "call",
     "request": "req",
+    "process": "proc",
     "item": "item",
 }
 """What an id is for, and the prefix it wears. Item types that are not named here get `item`."""

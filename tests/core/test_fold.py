@@ -53,7 +53,10 @@ def moments() -> dict[type[e.Event] | None, list[e.Event]]:
             found.setdefault(type(event), events[: at + 1])
     created = found[e.Created]
     queued = e.Queued(sequence_number=1, response=begun())
-    return found | {e.Queued: [*created, queued]}
+    added = e.OutputItemAdded(sequence_number=2, output_index=0, item={"type": "compaction", "id": "c"})
+    compacting = e.Compacting(sequence_number=3, item_id="c", output_index=0)
+    in_progress = found[e.InProgress]
+    return found | {e.Queued: [*created, queued], e.Compacting: [*in_progress, added, compacting]}
 
 
 MOMENTS = moments()

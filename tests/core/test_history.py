@@ -131,14 +131,6 @@ def test_a_call_that_was_cut_off_is_left_out() -> None:
     assert context([cut], [output("c")]) == (cut, output("c"))
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_item_references_are_refused_with_the_way_out(known: bool) -> None:
-    """A reference is never dropped silently: it is already there, or the item itself is needed."""
-    refused = refusal([message("a")], [message("b"), {"type": "item_reference", "id": "a" if known else "z"}])
-    assert refused.param == "input[1].id"
-    assert ("leave it out" if known else "send the item itself") in refused.message
-
-
 def test_hosted_calls_need_no_output() -> None:
     """Items of tools that a server ran carry their own result."""
     hosted = [{"type": "web_search_call", "id": "ws"}, {"type": "mcp_call", "id": "m"}, {"type": "acme:x", "id": "y"}]

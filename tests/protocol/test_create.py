@@ -49,6 +49,11 @@ DEFAULTS: dict[str, Any] = {
     "user": None,
     "seed": None,
     "stop": (),
+    "background": False,
+    "obfuscated": False,
+    "compact_threshold": None,
+    "compacts": False,
+    "generate": True,
 }
 
 
@@ -166,6 +171,14 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "streamed": ({"stream": True, "stream_options": {"include_obfuscation": False}}, {"stream": True}),
     "serial calls": ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
     "not in the background": ({"background": False}, {}),
+    "in the background": ({"background": True}, {"background": True}),
+    "padded": ({"stream": True, "stream_options": {"include_obfuscation": True}}, {"stream": True, "obfuscated": True}),
+    "compacted": (
+        {"context_management": [{"type": "compaction", "compact_threshold": 1000}]},
+        {"compact_threshold": 1000},
+    ),
+    "compacted in time": ({"context_management": [{"type": "compaction"}]}, {"compact_threshold": 0}),
+    "compacted now": ({"input": [{"type": "compaction_trigger"}]}, {"compacts": True, "input": []}),
     "window of no meaning": ({"background_options": {"completion_window": "soonest"}}, {}),
     "moderation that only scores": ({"moderation": {"model": "m"}}, {}),
     "stop": ({"stop": "x"}, {"stop": ("x",)}),
@@ -304,7 +317,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "stream options alone": ({"stream_options": {"include_obfuscation": False}}, "invalid_value", "stream_options"),
     "safety identifier": ({"safety_identifier": "s" * 129}, "string_above_max_length", "safety_identifier"),
     "cache key": ({"prompt_cache_key": "k" * 65}, "string_above_max_length", "prompt_cache_key"),
-    "background": ({"background": True}, "unsupported_parameter", "background"),
+    "background that is not kept": ({"background": True, "store": False}, "invalid_value", "background"),
+    "padding that is no boolean": (
+        {"stream": True, "stream_options": {"include_obfuscation": "yes"}},
+        "invalid_type",
+        "stream_options.include_obfuscation",
+    ),
+    "compaction too soon": (
+        {"context_management": [{"type": "compaction", "compact_threshold": 999}]},
+        "integer_below_min_value",
+        "context_management[0].compact_threshold",
+    ),
     "conversation": ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
     "conversation and previous": (
         {"conversation": {"id": "conv_1"}, "previous_response_id": "resp_1"},
@@ -312,10 +335,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "conversation",
     ),
     "prompt": ({"prompt": {"id": "p"}}, "unsupported_parameter", "prompt"),
-    "context management": (
-        {"context_management": [{"type": "compaction"}]},
-        "unsupported_parameter",
-        "context_management",
+    "unknown context management": (
+        {"context_management": [{"type": "pruning"}]},
+        "invalid_value",
+        "context_management[0].type",
+    ),
+    "a trigger in the middle": (
+        {"input": [{"type": "compaction_trigger"}, {"role": "user", "content": "Hi"}]},
+        "invalid_value",
+        "input[0].type",
     ),
     "moderation that blocks": (
         {"moderation": {"policy": {"input": {"mode": "block"}}}},

@@ -17,10 +17,22 @@ from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.responses import Create, check_create
 from ore.routing.router import Router
-from ore.runs.loop import from_stored
 from ore.runs.run import Run
+from ore.runs.shapes import from_stored
 from ore.runs.supervisor import Supervisor
-from ore.stores.base import ItemPage, MissingAncestor, StoredResponse, Turn
+from ore.stores.base import (
+    ClaimedRun,
+    Fenced,
+    ItemPage,
+    Lease,
+    MissingAncestor,
+    RunState,
+    StoredEvent,
+    StoredItem,
+    StoredResponse,
+    StoredRun,
+    Turn,
+)
 
 NOW = 1_795_000_000
 OWNER = "me"
@@ -30,11 +42,22 @@ HOLD: Final = 86_400.0
 """A step at which the backend says that it was reached, and waits to be released."""
 
 
+class KeptRun:
+    """A background run in a `MemoryStore`."""
+
+    def __init__(self, run: StoredRun) -> None:
+        self.run = run
+        self.events: list[StoredEvent] = []
+        self.fence = self.attempt = 1
+        self.free = self.ended = False
+
+
 class MemoryStore:
     """A store that keeps its promises for as long as the test lasts, on any event loop."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], StoredResponse] = {}
+        self.runs: dict[tuple[str, str], KeptRun] = {}
         self.saves = 0
         self.fault: Exception | None = None
         self.hangs = False
@@ -45,14 +68,93 @@ class MemoryStore:
     async def stop(self) -> None:
         """Nothing to close."""
 
-    async def save(self, owner: str, response: StoredResponse) -> None:
+    async def save(
+        self,
+        owner: str,
+        response: StoredResponse,
+        *,
+        fence: int | None = None,
+        events: Sequence[StoredEvent] = (),
+    ) -> None:
         await anyio.lowlevel.checkpoint()
         if self.hangs:
             await anyio.sleep_forever()
         if self.fault is not None:
             raise self.fault
+        if fence is not None:
+            await self.append(owner, response.id, fence, events, None)
+            self.runs[owner, response.id].ended = True
         self.saves += 1
         self.kept[owner, response.id] = response
+
+    async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
+        await self.save(owner, response)
+        self.runs[owner, response.id] = KeptRun(run)
+        return 1
+
+    async def append(
+        self, owner: str, response_id: str, fence: int, events: Sequence[StoredEvent], progress: bytes | None
+    ) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self.fault is not None:
+            raise self.fault
+        kept = self.runs[owner, response_id]
+        if kept.fence != fence or kept.ended:
+            raise Fenced(response_id)
+        kept.events.extend(events)
+        if progress is not None:
+            kept.run = msgspec.structs.replace(kept.run, progress=progress)
+
+    async def events(self, owner: str, response_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        await anyio.lowlevel.checkpoint()
+        found = [event for event in self.runs[owner, response_id].events if event.number > after]
+        return found if limit < 0 else found[:limit]
+
+    async def run_state(self, owner: str, response_id: str) -> RunState | None:
+        await anyio.lowlevel.checkpoint()
+        kept = self.runs.get((owner, response_id))
+        if kept is None:
+            return None
+        return RunState(streamed=kept.run.streamed, ended=kept.ended, events=len(kept.events))
+
+    async def renew(self, lease: Lease) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def claim(self, lease: Lease, *, limit: int) -> list[ClaimedRun]:
+        await anyio.lowlevel.checkpoint()
+        free = [key for key, kept in self.runs.items() if kept.free and not kept.ended]
+        claimed = [await self.take(owner, response_id, lease) for owner, response_id in free[:limit]]
+        return [run for run in claimed if run is not None]
+
+    async def take(self, owner: str, response_id: str, lease: Lease) -> ClaimedRun | None:
+        await anyio.lowlevel.checkpoint()
+        kept = self.runs.get((owner, response_id))
+        if kept is None or kept.ended:
+            return None
+        kept.fence, kept.attempt, kept.free = kept.fence + 1, kept.attempt + 1, False
+        response = self.kept[owner, response_id]
+        return ClaimedRun(
+            owner=owner,
+            fence=kept.fence,
+            attempt=kept.attempt,
+            response=response,
+            run=kept.run,
+            events=tuple(kept.events),
+        )
+
+    async def release(self, owner: str, response_id: str, fence: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        kept = self.runs[owner, response_id]
+        kept.free = kept.free or kept.fence == fence
+
+    async def prune(self, *, events_before: float | None, responses_before: float | None) -> int:
+        raise NotImplementedError("runs are not kept long enough")
+
+    async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
+        await anyio.lowlevel.checkpoint()
+        mine = [response for (whose, _), response in self.kept.items() if whose == owner]
+        items = [item for response in mine for item in (*response.input, *response.output) if item.id == item_id]
+        return items[-1] if items else None
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
         await anyio.lowlevel.checkpoint()

@@ -8,7 +8,8 @@ import pytest
 from core.writing import begun
 from ore.core.writer import ResponseWriter
 from ore.protocol import events as e
-from ore.runs.log import Entry, EventLog, Follower
+from ore.runs.log import EventLog, Follower
+from ore.stores.base import StoredEvent
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
 
@@ -17,7 +18,7 @@ def delta(number: int) -> e.Event:
     return e.RefusalDelta(sequence_number=number, item_id="m", output_index=0, content_index=0, delta="x")
 
 
-async def all_of(follower: Follower, into: list[Entry]) -> None:
+async def all_of(follower: Follower, into: list[StoredEvent]) -> None:
     async for batch in follower.batches():
         into += batch
 
@@ -25,7 +26,7 @@ async def all_of(follower: Follower, into: list[Entry]) -> None:
 async def test_every_follower_gets_every_event_once() -> None:
     """Fast and slow followers see the same, and the log is empty when the slowest has taken it."""
     log = EventLog()
-    taken: list[list[Entry]] = [[], [], []]
+    taken: list[list[StoredEvent]] = [[], [], []]
     async with anyio.create_task_group() as tasks:
         for into in taken:
             tasks.start_soon(all_of, log.follow(), into)
@@ -47,7 +48,7 @@ async def test_a_follower_ends_when_the_log_is_closed_and_not_before() -> None:
     log.append(delta(0))
     log.close()
     log.close()
-    taken: list[Entry] = []
+    taken: list[StoredEvent] = []
     await all_of(follower, taken)
     assert len(taken) == 1
     assert log.closed
@@ -75,7 +76,7 @@ async def test_a_late_follower_starts_where_the_log_is() -> None:
     late = log.follow()
     log.append(delta(1))
     log.close()
-    both: tuple[list[Entry], list[Entry]] = ([], [])
+    both: tuple[list[StoredEvent], list[StoredEvent]] = ([], [])
     await all_of(first, both[0])
     await all_of(late, both[1])
     assert [entry.body for entry in both[1]] == [e.encode(delta(1))]
@@ -96,8 +97,8 @@ async def test_an_event_is_encoded_once() -> None:
     first, second = log.follow(), log.follow()
     writer.begin(begun())
     log.close()
-    one: list[Entry] = []
-    two: list[Entry] = []
+    one: list[StoredEvent] = []
+    two: list[StoredEvent] = []
     await all_of(first, one)
     await all_of(second, two)
     assert [entry.type for entry in one] == ["response.created", "response.in_progress"]

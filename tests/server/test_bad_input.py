@@ -388,7 +388,6 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str | None]] = {
         400,
         "tools[1].format",
     ),
-    "a demand for a compaction": ({"input": [{"type": "compaction_trigger"}]}, 400, "input[0].type"),
     "an item that is a number": ({"input": [7]}, 400, "input[0]"),
     "a part that is an array": ({"input": [{"role": "user", "content": [[]]}]}, 400, "input[0].content[0]"),
     "an image at a file": (

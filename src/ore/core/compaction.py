@@ -39,23 +39,29 @@ def refuse_all(_: str) -> Any:
     raise NotOurs("there is no key")
 
 
-def summarising(create: Create, new_id: NewId) -> Create:
-    """The request for a summary of what `create` holds: its context, and a question at its end. It is not stored."""
-    asked = {
+QUICK: Final = {"effort": "none", "summary": None}
+
+
+def question(new_id: NewId) -> JsonObject:
+    """The item that asks for a summary of all before it."""
+    return {
         "type": "message",
         "id": new_id("message"),
         "status": "completed",
         "role": "user",
         "content": [{"type": "input_text", "text": ASKED}],
     }
-    quick = {"effort": "none", "summary": None}
+
+
+def summarising(create: Create, new_id: NewId) -> Create:
+    """The request for a summary of what `create` holds: its context, and a question at its end. It is not stored."""
     return structs.replace(
         create,
-        input=[*create.input, asked],
+        input=[*create.input, question(new_id)],
         tool_choice="none",
         store=False,
         max_output_tokens=SUMMARY_TOKENS,
-        reasoning=quick,
+        reasoning=QUICK,
     )
 
 
@@ -81,17 +87,21 @@ def window(context: Sequence[JsonObject], summary: str, new_id: NewId) -> list[J
     return [*kept(context), said]
 
 
-def item(sealed: str, new_id: NewId) -> JsonObject:
-    """The compaction item. Raises `InvalidRequest` when it is too long to be sent back to us."""
+def item(sealed: str, item_id: str) -> JsonObject:
+    """The compaction item; nothing is sealed into it while it is being made.
+
+    Raises `InvalidRequest` when it is too long to be sent back to us.
+    """
     if len(sealed) > MAX_ENCRYPTED:
         message = "The messages of this conversation are too large to be compacted. Leave out images and files."
         raise InvalidRequest(message, code="context_length_exceeded", param="input")
-    return {"type": "compaction", "id": new_id("compaction"), "encrypted_content": sealed}
+    return {"type": "compaction", "id": item_id, "encrypted_content": sealed}
 
 
 def newest(items: Sequence[JsonObject]) -> int | None:
-    """Where the newest compaction item stands."""
-    return next((at for at in reversed(range(len(items))) if items[at]["type"] == "compaction"), None)
+    """Where the newest compaction item stands; one that was broken off holds nothing."""
+    places = reversed(range(len(items)))
+    return next((at for at in places if items[at]["type"] == "compaction" and items[at]["encrypted_content"]), None)
 
 
 def unfold(items: list[JsonObject], opened: Open, param: str) -> list[JsonObject]:

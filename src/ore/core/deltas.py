@@ -1,4 +1,4 @@
-"""What a backend may say: a closed union of nine frozen values.
+"""What a backend may say: a closed union of ten frozen values.
 
 Small on purpose: a translator for a new engine or provider must be writable in an afternoon. A delta has no id, no
 index and no number; only `ore.core.writer` mints those.
@@ -53,8 +53,14 @@ class Reasoning(Struct, frozen=True, tag=True):
     text: str
 
 
+class ReasoningState(Struct, frozen=True, tag=True):
+    """What the backend wants back with the reasoning item that is open: a signature, an encrypted blob."""
+
+    state: str
+
+
 class ReasoningSummary(Struct, frozen=True, tag=True):
-    """A piece of a reasoning summary. A change of `index` closes the part before it."""
+    """A piece of a reasoning summary. `index` counts the item's parts from 0; a change closes the part before it."""
 
     text: str
     index: int = 0
@@ -98,4 +104,15 @@ class Finish(Struct, frozen=True, tag=True):
     usage: Usage = Usage()
 
 
-Delta = Text | Annotation | Refusal | Reasoning | ReasoningSummary | ToolCall | ToolArguments | WholeItem | Finish
+Delta = (
+    Text
+    | Annotation
+    | Refusal
+    | Reasoning
+    | ReasoningState
+    | ReasoningSummary
+    | ToolCall
+    | ToolArguments
+    | WholeItem
+    | Finish
+)

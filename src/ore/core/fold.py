@@ -183,8 +183,8 @@ def _grow_input(fold: Fold, event: Any, text: str) -> None:
     fold._open_item(event.output_index).input = text
 
 
-def _nothing(_fold: Fold, _event: e.Error) -> None:
-    """The response says what went wrong only in `response.failed`."""
+def _nothing(_fold: Fold, _event: e.Event) -> None:
+    """For `error`, which the response says only in `response.failed`, and for signs of life."""
 
 
 def _own_copy(value: Any) -> Any:
@@ -219,6 +219,7 @@ _APPLY: dict[type[e.Event], Callable[[Fold, Any], None]] = {
     e.Incomplete: _lifecycle,
     e.Failed: _lifecycle,
     e.Error: _nothing,
+    e.Compacting: _nothing,
     e.OutputItemAdded: _item_added,
     e.OutputItemDone: _item_done,
     e.ContentPartAdded: _part_added,

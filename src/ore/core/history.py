@@ -44,8 +44,6 @@ def context(
     used = {item["id"] for item in chain if "id" in item} | set(present)
     taken = []
     for index, item in enumerate(new):
-        if item["type"] == "item_reference":
-            raise _reference(item, index, used)
         counts = start is None or index > start
         if counts and item["id"] in present and _same(present[item["id"]], item):
             continue
@@ -128,12 +126,3 @@ def _unacknowledged(call: JsonObject, output: JsonObject) -> str | None:
 
 def _objects(value: object) -> list[JsonObject]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
-def _reference(item: JsonObject, index: int, known: set[object]) -> InvalidRequest:
-    param = f"input[{index}].id"
-    if item["id"] in known:
-        message = f"Item '{item['id']}' is already part of the context through 'previous_response_id'; leave it out."
-        return InvalidRequest(message, param=param)
-    message = "Item references are not supported by this server: send the item itself, or 'previous_response_id'."
-    return InvalidRequest(message, code="unsupported_value", param=param)

@@ -42,16 +42,18 @@ MAY_FOLLOW: Final[dict[type[e.Event], frozenset[type[e.Event] | None]]] = {
     e.FunctionCallArgumentsDone: frozenset({e.OutputItemAdded, e.FunctionCallArgumentsDelta}),
     e.CustomToolCallInputDelta: frozenset({e.OutputItemAdded, e.CustomToolCallInputDelta}),
     e.CustomToolCallInputDone: frozenset({e.OutputItemAdded, e.CustomToolCallInputDelta}),
+    e.Compacting: frozenset({e.OutputItemAdded}),
     e.OutputItemDone: frozenset(
         {
             e.OutputItemAdded,
+            e.Compacting,
             e.ContentPartDone,
             e.ReasoningSummaryPartDone,
             e.FunctionCallArgumentsDone,
             e.CustomToolCallInputDone,
         }
     ),
-    e.Error: frozenset({e.InProgress, e.OutputItemDone}),
+    e.Error: frozenset({e.Queued, e.InProgress, e.OutputItemDone}),
     e.Completed: frozenset({e.InProgress, e.OutputItemDone}),
     e.Incomplete: frozenset({e.InProgress, e.OutputItemDone}),
     e.Failed: frozenset({e.Error}),

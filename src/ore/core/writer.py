@@ -6,7 +6,7 @@ the model writes is collected, and the item is emitted whole when the call close
 apply, hand on) with no await in it, so order needs no lock. The writer does not sample, save or send.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -85,6 +85,14 @@ PARTS: dict[type[deltas.Delta], PartKind] = {
 }
 
 
+_KIND_OF_PART: dict[type[content.Part], PartKind] = {
+    content.OutputText: PARTS[deltas.Text],
+    content.Refusal: PARTS[deltas.Refusal],
+    content.ReasoningText: PARTS[deltas.Reasoning],
+    content.SummaryText: PARTS[deltas.ReasoningSummary],
+}
+
+
 class CallKind(Struct, frozen=True):
     """How one kind of call is filled and closed; `whole` is the field that holds what the model wrote."""
 
@@ -114,7 +122,7 @@ class _Open(Struct):
 
     id: str
     output_index: int
-    kind: type[items.MadeItem]
+    kind: type[items.MadeItem] | type[JsonObject]
     call: CallKind | None = None
     part: PartKind | None = None
     part_index: int = 0
@@ -122,14 +130,28 @@ class _Open(Struct):
     summaries: int = 0
     summary_key: int = 0
     annotations: list[JsonObject] = []
+    state: str | None = None
+    """What the backend wants back with a reasoning item."""
+
+
+Seal = Callable[[str, str | None], str]
+"""Seals a reasoning item's text and the backend's state of it, for the client to carry."""
 
 
 class ResponseWriter:
-    """Writes one response. `sink` gets every event, already applied, in order."""
+    """Writes one response. `sink` gets every event, already applied, in order.
 
-    def __init__(self, new_id: NewId, sink: Callable[[e.Event], None]) -> None:
+    With `seal`, reasoning items get `encrypted_content`: all of them where the client asked for it (`seals_all`), or
+    else those with a state that the backend wants back.
+    """
+
+    def __init__(
+        self, new_id: NewId, sink: Callable[[e.Event], None], *, seal: Seal | None = None, seals_all: bool = False
+    ) -> None:
         self._new_id = new_id
         self._sink = sink
+        self._seal = seal
+        self._seals_all = seals_all
         self._number = 0
         self._open: _Open | None = None
         self._native: _Native | None = None
@@ -140,10 +162,25 @@ class ResponseWriter:
         """The response as it stands now."""
         return self._fold.response
 
+    @property
+    def has_open_item(self) -> bool:
+        return self._open is not None
+
     def begin(self, response: Response) -> None:
-        """`response.created`, then `response.in_progress`."""
+        """`response.created`, then `response.queued` or `response.in_progress`, as its status says."""
         self._emit(e.Created, response=response)
-        self._emit(e.InProgress, response=response)
+        self._emit(e.Queued if response.status == "queued" else e.InProgress, response=response)
+
+    def start(self) -> None:
+        """`response.in_progress`, for what was queued."""
+        self._emit(e.InProgress, response=msgspec.structs.replace(self.response, status="in_progress"))
+
+    def resume(self, events: Iterable[e.Event]) -> None:
+        """Take up a response where another writer left it, after `events`: those are applied, and not emitted."""
+        for event in events:
+            self._fold.apply(event)
+            self._follow(event)
+            self._number = event.sequence_number + 1
 
     def write(self, delta: deltas.Delta) -> None:
         """Write what a backend said. `Finish` is not for the writer."""
@@ -158,6 +195,8 @@ class ResponseWriter:
             self._write_annotation(delta.annotation)
         elif isinstance(delta, deltas.WholeItem):
             self._write_whole(delta.item)
+        elif isinstance(delta, deltas.ReasoningState):
+            self._keep_state(delta.state)
         else:
             raise TypeError(f"{type(delta).__name__} cannot be written")
 
@@ -173,13 +212,36 @@ class ResponseWriter:
             return
         self._close_part()
         open_, call = self._open, self._open.call
+        if open_.kind is dict:
+            self.close_whole({**self._item(), "status": status})
+            return
         if call is not None:
             whole: dict[str, Any] = {call.whole: self._fold.text}
             if call.whole == "arguments":
                 whole["name"] = self._item().name
             self._emit(call.done, item_id=open_.id, output_index=open_.output_index, **whole)
         done = msgspec.structs.replace(self._item(), status=status)
+        if isinstance(done, items.Reasoning) and self._seal and (self._seals_all or open_.state is not None):
+            done.encrypted_content = self._seal(_reasoning_text(done), open_.state)
         self._emit(e.OutputItemDone, output_index=open_.output_index, item=done)
+        self._open = None
+
+    def open_whole(self, item: JsonObject) -> None:
+        """Begin an item in the wire's shape, which has its `id`; `close_whole` ends it."""
+        self.close()
+        index = len(self._fold.response.output)
+        self._open = _Open(id=item["id"], output_index=index, kind=dict)
+        self._emit(e.OutputItemAdded, output_index=index, item=item)
+
+    def emit_in_whole(self, kind: type[e.Event], **fields: Any) -> None:
+        """An event about the whole item that is open."""
+        assert self._open is not None  # noqa: S101
+        self._emit(kind, item_id=self._open.id, output_index=self._open.output_index, **fields)
+
+    def close_whole(self, item: JsonObject) -> None:
+        """The item that is open, as it came out."""
+        assert self._open is not None  # noqa: S101
+        self._emit(e.OutputItemDone, output_index=self._open.output_index, item=item)
         self._open = None
 
     def final(
@@ -239,11 +301,7 @@ class ResponseWriter:
         if self._open.part is kind and self._open.summary_key == summary_key:
             return
         self._close_part()
-        self._open.part, self._open.summary_key, self._open.annotations = kind, summary_key, []
-        if kind.index == "summary_index":
-            self._open.part_index, self._open.summaries = self._open.summaries, self._open.summaries + 1
-        else:
-            self._open.part_index, self._open.parts = self._open.parts, self._open.parts + 1
+        self._enter_part(kind, summary_key)
         self._emit_in_part(kind.added, part=kind.part("", [], []))
 
     def _close_part(self) -> None:
@@ -304,11 +362,42 @@ class ResponseWriter:
             self._emit(self._open.call.delta, item_id=self._open.id, output_index=self._open.output_index, delta=text)
 
     def _write_whole(self, item: JsonObject) -> None:
-        self.close()
         item = item if item.get("id") else {**item, "id": self._new_id(str(item.get("type")))}
-        index = len(self._fold.response.output)
-        self._emit(e.OutputItemAdded, output_index=index, item=item)
-        self._emit(e.OutputItemDone, output_index=index, item=item)
+        self.open_whole(item)
+        self.close_whole(item)
+
+    def _keep_state(self, state: str) -> None:
+        if self._open is None or self._open.kind is not items.Reasoning:
+            self.close()
+            self._open_item(items.Reasoning)
+        assert self._open is not None  # noqa: S101
+        self._open.state = state
+
+    def _follow(self, event: e.Event) -> None:
+        """What is open after an event of another writer's."""
+        if isinstance(event, e.OutputItemAdded):
+            kind, item = type(event.item), event.item
+            item_id = item["id"] if isinstance(item, dict) else item.id
+            call = next((row for row in CALLS.values() if row.item is kind), None)
+            self._open = _Open(id=item_id, output_index=event.output_index, kind=kind, call=call)
+        elif isinstance(event, e.OutputItemDone):
+            self._open = None
+        elif self._open is not None and isinstance(event, e.ContentPartAdded | e.ReasoningSummaryPartAdded):
+            self._enter_part(_KIND_OF_PART[type(event.part)], summary_key=self._open.summaries)
+        elif self._open is not None and isinstance(event, e.ContentPartDone | e.ReasoningSummaryPartDone):
+            self._open.part = None
+        elif self._open is not None and isinstance(event, e.OutputTextAnnotationAdded):
+            self._open.annotations.append(event.annotation)
+
+    def _enter_part(self, kind: PartKind, summary_key: int) -> None:
+        """Count the part that is opened."""
+        open_ = self._open
+        assert open_ is not None  # noqa: S101
+        open_.part, open_.summary_key, open_.annotations = kind, summary_key, []
+        if kind.index == "summary_index":
+            open_.part_index, open_.summaries = open_.summaries, open_.summaries + 1
+        else:
+            open_.part_index, open_.parts = open_.parts, open_.parts + 1
 
     def _add(self, item: items.MadeItem, call: CallKind | None) -> None:
         index = len(self._fold.response.output)
@@ -339,6 +428,11 @@ def _native_fields(call: deltas.ToolCall, arguments: str) -> JsonObject:
     except Misfit as problem:
         message = f"The model called '{call.name}' with arguments that do not fit: {problem}. Send the request again."
         raise ModelFailed(message, code="invalid_model_output") from problem
+
+
+def _reasoning_text(item: items.Reasoning) -> str:
+    parts = item.content if isinstance(item.content, list) else []
+    return "\n".join(part.text for part in parts)
 
 
 def wire_usage(usage: deltas.Usage) -> Usage:

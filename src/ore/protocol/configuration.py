@@ -26,6 +26,7 @@ ECHOED_EFFORT = {"minimal": "low", "max": "xhigh"}
 """Open Responses has no word for these two efforts; the nearest is shown."""
 
 MAX_STOPS = 16
+MIN_COMPACT_THRESHOLD = 1000
 _FORMAT_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -112,6 +113,37 @@ def check_reasoning(value: JsonObject | None) -> JsonObject | None:
     if effort is None and summary is None:
         return None
     return {"effort": ECHOED_EFFORT.get(effort or "", effort), "summary": summary}
+
+
+def check_stream_options(value: JsonObject | None) -> bool:
+    """Whether events are to be obfuscated. OpenAI's default is yes; here whoever wants the padding asks for it."""
+    wanted = (value or {}).get("include_obfuscation")
+    if wanted is not None and not isinstance(wanted, bool):
+        at = "stream_options.include_obfuscation"
+        message = f"Invalid type for '{at}': expected a boolean, but got {type_name(wanted)}."
+        raise InvalidRequest(message, code="invalid_type", param=at)
+    return bool(wanted)
+
+
+def check_context_management(value: list[Any] | None) -> int | None:
+    """The tokens of context above which it is compacted: 0 leaves that to the model, None was not asked for."""
+    threshold: int | None = None
+    for index, entry in enumerate(value or []):
+        at = f"context_management[{index}]"
+        if not isinstance(entry, dict):
+            message = f"Invalid type for '{at}': expected an object, but got {type_name(entry)}."
+            raise InvalidRequest(message, code="invalid_type", param=at)
+        one_of(entry.get("type"), ("compaction",), f"{at}.type")
+        tokens = entry.get("compact_threshold")
+        if tokens is None:
+            threshold = 0
+            continue
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < MIN_COMPACT_THRESHOLD:
+            at = f"{at}.compact_threshold"
+            message = f"Invalid '{at}': expected an integer >= {MIN_COMPACT_THRESHOLD}."
+            raise InvalidRequest(message, code="integer_below_min_value", param=at)
+        threshold = tokens
+    return threshold
 
 
 def check_stop(value: Any) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ore.protocol.content import Part, SummaryText
 from ore.protocol.decoding import JsonObject
-from ore.protocol.items import Item
-from ore.protocol.responses import Response
+from ore.protocol.items import Item, read_item
+from ore.protocol.responses import Response, read_response
 
 
 class Event(Struct, tag_field="type", kw_only=True):
@@ -133,6 +133,10 @@ class ReasoningSummaryTextDone(_OfItem, tag="response.reasoning_summary_text.don
     text: str
 
 
+class Compacting(_OfItem, tag="response.compaction.compacting"):
+    """A summary is being sampled; only for requests that asked for compaction."""
+
+
 class Error(Event, tag="error"):
     """Both shapes at once, the nested and the flat: the only error that every streaming client reports (8.4)."""
 
@@ -156,6 +160,13 @@ class Failed(Event, tag="response.failed"):
 
 TERMINAL = (Completed, Incomplete, Failed)
 
+BY_TYPE: dict[str, type[Event]] = {
+    str(kind.__struct_config__.tag): kind
+    for kind in (*Event.__subclasses__(), *_OfItem.__subclasses__())
+    if kind is not _OfItem
+}
+"""Every event by its wire name."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -164,6 +175,23 @@ def event_type(event: Event) -> str:
     tag = event.__struct_config__.tag
     assert isinstance(tag, str)  # noqa: S101
     return tag
+
+
+def decode(body: bytes) -> Event:
+    """The event that `encode` made these bytes of. Encoding it again gives the same bytes."""
+    raw = msgspec.json.decode(body)
+    if "item" in raw:
+        return BY_TYPE[raw.pop("type")](**{**raw, "item": read_item(raw["item"])})
+    if "response" in raw:
+        kind: Any = BY_TYPE[raw["type"]]
+        event: Event = kind(sequence_number=raw["sequence_number"], response=read_response(raw["response"]))
+        return event
+    return msgspec.convert(raw, BY_TYPE[raw["type"]])
+
+
+def decode_response(body: bytes) -> Response:
+    """The response that `encode` made these bytes of."""
+    return read_response(msgspec.json.decode(body))
 
 
 def encode(value: Any) -> bytes:

@@ -8,6 +8,7 @@ and outputs pair up is a question about the whole context: `ore.core.history`.
 from collections.abc import Callable
 from typing import Any, Literal
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from ore.errors import InvalidRequest
@@ -66,6 +67,26 @@ MadeItem = Message | FunctionCall | CustomToolCall | Reasoning
 Item = MadeItem | JsonObject
 """An item of a response: one the writer made, or one an upstream made, kept as it came."""
 
+_MADE: dict[str, type[MadeItem]] = {
+    "message": Message,
+    "function_call": FunctionCall,
+    "custom_tool_call": CustomToolCall,
+    "reasoning": Reasoning,
+}
+
+
+def read_item(raw: JsonObject) -> Item:
+    """An item that went over the wire: a struct where nothing of it would be lost, or else as it came."""
+    kind = _MADE.get(raw["type"])
+    if kind is None:
+        return raw
+    try:
+        made: MadeItem = msgspec.convert(raw, kind)
+    except msgspec.ValidationError:
+        return raw
+    return made if msgspec.json.encode(made) == msgspec.json.encode(raw) else raw
+
+
 ROLES = ("user", "assistant", "system", "developer")
 
 CALL_OUTPUTS = {
@@ -83,7 +104,6 @@ TOOL_ITEMS = ("tool_search_output", "additional_tools")
 """Items that bring tools, which can be called from there on."""
 
 DEMANDS = {
-    "compaction_trigger": "send the conversation to POST /v1/responses/compact",
     "configuration_update": "send 'reasoning' and 'text' with each request",
 }
 """Items that ask the server to do something; to keep them like history would be to ignore them."""
@@ -98,7 +118,12 @@ def check_input(value: Any, new_id: NewId) -> list[JsonObject]:
     if not isinstance(value, list):
         message = f"Invalid type for 'input': expected a string or an array of items, but got {type_name(value)}."
         raise InvalidRequest(message, code="invalid_type", param="input")
-    return [check_item(item, f"input[{index}]", new_id) for index, item in enumerate(value)]
+    items = [check_item(item, f"input[{index}]", new_id) for index, item in enumerate(value)]
+    for index, item in enumerate(items[:-1]):
+        if item["type"] == "compaction_trigger":
+            message = f"'input[{index}]' is a compaction trigger, which has to be the last item."
+            raise InvalidRequest(message, param=f"input[{index}].type")
+    return items
 
 
 def check_item(item: Any, at: str, new_id: NewId) -> JsonObject:

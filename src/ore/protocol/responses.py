@@ -11,7 +11,7 @@ from ore.errors import InvalidRequest
 from ore.ids import NewId
 from ore.protocol import configuration
 from ore.protocol.decoding import JsonObject, convert, one_of
-from ore.protocol.items import TOOL_ITEMS, Item, check_input
+from ore.protocol.items import TOOL_ITEMS, Item, check_input, read_item
 from ore.protocol.tools import check_tool_choice, check_tools
 
 Text64 = Annotated[str, Meta(max_length=64)]
@@ -99,12 +99,20 @@ class Create(Struct, frozen=True, kw_only=True):
     user: str | None
     seed: int | None
     stop: tuple[str, ...]
+    background: bool = False
+    obfuscated: bool = False
+    """Whether events are to be padded against traffic analysis."""
+    compact_threshold: int | None = None
+    """Tokens of context above which it is compacted first."""
+    compacts: bool = False
+    """Whether this request is for a compaction, and for nothing else."""
+    generate: bool = True
+    """False: only prepare the state that a later request continues from."""
 
 
 _REFUSED = {
     "conversation": "send 'previous_response_id' or the whole history as 'input'",
     "prompt": "stored prompt templates do not exist here; send 'instructions' and 'input'",
-    "context_management": "leave it out, and send a long conversation to POST /v1/responses/compact",
 }
 """What would change the answer silently if it were ignored, and what to do instead."""
 
@@ -116,11 +124,13 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
     sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
-    tools, given = check_tools(sent.tools), check_input(sent.input, new_id)
-    more_may_come = sent.previous_response_id or any(item["type"] in TOOL_ITEMS for item in given)
+    tools = check_tools(sent.tools)
+    items = check_input(sent.input, new_id)
+    more_may_come = sent.previous_response_id or any(item["type"] in TOOL_ITEMS for item in items)
+    compacts = bool(items) and items[-1]["type"] == "compaction_trigger"
     return Create(
         model=sent.model or None,
-        input=given,
+        input=items[:-1] if compacts else items,
         instructions=sent.instructions,
         previous_response_id=sent.previous_response_id or None,
         include=configuration.check_include(sent.include or []),
@@ -146,6 +156,10 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
         user=sent.user,
         seed=sent.seed,
         stop=configuration.check_stop(sent.stop),
+        background=bool(sent.background),
+        obfuscated=configuration.check_stream_options(sent.stream_options),
+        compact_threshold=configuration.check_context_management(sent.context_management),
+        compacts=compacts,
     )
 
 
@@ -161,6 +175,20 @@ def check_compact(body: JsonObject, new_id: NewId, *, strict_fields: bool = Fals
     if strict_fields:
         refuse_unknown(body)
     return check_create({key: body[key] for key in COMPACTED if key in body}, new_id)
+
+
+COUNTED = (
+    *("model", "input", "previous_response_id", "conversation", "instructions", "tools", "tool_choice"),
+    *("parallel_tool_calls", "reasoning", "text", "truncation"),
+)
+"""The keys of `POST /responses/input_tokens`; they mean the same as on create."""
+
+
+def check_count(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
+    """Check a decoded body of `POST /responses/input_tokens` (wire contract, section 14)."""
+    if strict_fields:
+        refuse_unknown(body)
+    return check_create({key: body[key] for key in COUNTED if key in body}, new_id)
 
 
 def refuse_unknown(body: JsonObject) -> None:
@@ -186,8 +214,9 @@ def _check_combinations(sent: CreateBody) -> None:
     for name, instead in _REFUSED.items():
         if getattr(sent, name):
             raise _unsupported(name, instead)
-    if sent.background:
-        raise _unsupported("background", "send the request with 'stream': true and keep the connection open")
+    if sent.background and sent.store is False:
+        message = "'background' needs 'store': true, because the response is fetched later. Leave 'store' out."
+        raise InvalidRequest(message, param="background")
     if (sent.moderation or {}).get("policy") is not None:
         raise _unsupported("moderation.policy", "moderate input and output yourself")
     if (sent.background_options or {}).get("completion_window") not in (None, "soonest"):
@@ -273,3 +302,12 @@ class Response(Struct, kw_only=True):
     usage: Usage | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     user: str | UnsetType = UNSET
+
+
+def read_response(raw: JsonObject) -> Response:
+    """The response that was sent as `raw`. Encoding it again gives the same bytes."""
+    shaped = {key: raw[key] and convert(raw[key], kind, key) for key, kind in _SHAPED.items()}
+    return Response(**{**raw, **shaped, "output": [read_item(item) for item in raw["output"]]})
+
+
+_SHAPED: dict[str, Any] = {"error": ResponseError, "incomplete_details": IncompleteDetails, "usage": Usage}

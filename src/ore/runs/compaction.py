@@ -1,22 +1,34 @@
-"""`POST /responses/compact`: the object that comes out of a run that summarised.
+"""Compaction of a run's context: on its own (`POST /responses/compact`), or before a response goes on.
 
-A compaction is an ordinary run (it queues, is cancelled and counts like any other) whose response is not shown. What
-is kept and what is sealed is decided in `ore.core.compaction`.
+What is kept and what is sealed is decided in `ore.core.compaction`. A compaction of its own is an ordinary run (it
+queues, is cancelled and counts like any other) whose response is not shown.
 """
 
-from typing import Literal
+from contextlib import AsyncExitStack
+from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 
+from ore.backends.base import ModelRequest
 from ore.core import compaction
+from ore.core.deltas import Finish, Text
+from ore.core.deltas import Usage as Tokens
 from ore.core.sealing import Sealer
-from ore.errors import InternalFault
+from ore.errors import InternalFault, ModelFailed
 from ore.ids import NewId
+from ore.protocol import events as e
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.items import Message
 from ore.protocol.responses import Response, Usage
+from ore.routing.router import Target
 from ore.runs.run import Run
+from ore.runs.turns import Shared, asked, enter
+from ore.tools.base import Hosted
+
+WINDOW_SHARE: Final = 0.75
+"""How full a model's window is when its context is compacted, for requests that leave it to us."""
 
 
 class Compaction(Struct, kw_only=True):
@@ -37,10 +49,68 @@ def compacted(run: Run, sealer: Sealer, new_id: NewId) -> Compaction:
     context = run.context.items[:-1]  # without our own question
     stands = compaction.window(context, _text_of(response), new_id)
     sealed = sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner)
-    output = [*compaction.kept(context), compaction.item(sealed, new_id)]
+    output = [*compaction.kept(context), compaction.item(sealed, new_id("compaction"))]
     return Compaction(id=run.id, created_at=run.created_at, output=output, usage=response.usage)
 
 
 def _text_of(response: Response) -> str:
     messages = [item for item in response.output if isinstance(item, Message)]
     return "".join(part.text for item in messages for part in item.content if isinstance(part, OutputText))
+
+
+async def compact(run: Run, shared: Shared, target: Target, tools: Hosted) -> None:
+    """Compact the context of `run` if it is due, as the first item of its output."""
+    request = asked(run, target, tools, shared.sealer)
+    if run.progress.first > 0 or not await _is_due(run, target, request):
+        return
+    text, tokens = await _summary(run, shared, target, request)
+    stands = compaction.window(run.context.items, text, run.new_id)
+    sealed = shared.sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner)
+    run.writer.close_whole(compaction.item(sealed, _open_id(run)))
+    run.progress.add(tokens)
+    run.progress.first = 1
+    if run.create.compacts:
+        run.progress.ended = "stop"
+    run.note()
+
+
+async def _is_due(run: Run, target: Target, request: ModelRequest) -> bool:
+    if run.create.compacts or run.writer.has_open_item:
+        return True
+    threshold, window = run.create.compact_threshold, target.model.capabilities.context_window
+    if threshold is None or (threshold == 0 and window is None):
+        return False
+    threshold = threshold or int((window or 0) * WINDOW_SHARE)
+    return await target.backend.count_tokens(request) > threshold
+
+
+async def _summary(run: Run, shared: Shared, target: Target, request: ModelRequest) -> tuple[str, Tokens]:
+    """The model's summary of the context, and what it cost; the item that will hold it is open from the first word."""
+    question = compaction.question(run.new_id)
+    request = ModelRequest(
+        model=request.model,
+        items=(*request.items, question),
+        instructions=request.instructions,
+        reasoning=compaction.QUICK,
+        sampling=request.sampling,
+        max_output_tokens=compaction.SUMMARY_TOKENS,
+        prompt_cache_key=request.prompt_cache_key,
+        owner=request.owner,
+    )
+    said: list[str] = []
+    async with AsyncExitStack() as stack:
+        deltas = await enter(stack, run, shared, target, request, shorten=True)
+        if not run.writer.has_open_item:
+            run.writer.open_whole(compaction.item("", run.new_id("compaction")))
+            run.writer.emit_in_whole(e.Compacting)
+        async for delta in deltas:
+            if isinstance(delta, Finish):
+                return "".join(said), delta.usage
+            if isinstance(delta, Text):
+                said.append(delta.text)
+    raise ModelFailed("The model's stream ended before it said why. Send the request again.")
+
+
+def _open_id(run: Run) -> str:
+    item = run.writer.response.output[-1]
+    return str(msgspec.to_builtins(item)["id"])

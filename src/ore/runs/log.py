@@ -1,33 +1,43 @@
-"""The event log of one run: append-only, one writer, any number of followers.
+"""The event logs of a run: append-only, one writer, any number of followers.
 
 Each event is encoded once, when it is appended. A follower ends when the log is closed, never because it recognised an
-event; and it never owns the run. What every follower has taken is dropped: a foreground run cannot be replayed.
+event; and it never owns the run. The log of a foreground run drops what every follower has taken, for it cannot be
+replayed; that of a background run is `ore.runs.durable`.
 """
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import anyio
-from msgspec import Struct
 
 from ore.protocol.events import Event, encode, event_type
+from ore.stores.base import StoredEvent
 
 
-class Entry(Struct, frozen=True):
-    """An event as it goes over the wire: its type, and its JSON."""
+class Follower(Protocol):
+    """One reader of a log; `leave` when done."""
 
-    type: str
-    body: bytes
+    def batches(self) -> AsyncIterator[list[StoredEvent]]:
+        """All events that wait, at once, then the next ones, until the log is closed."""
+
+    def leave(self) -> None:
+        """Follow no longer. Idempotent."""
+
+
+def encoded(event: Event) -> StoredEvent:
+    """An event as every carrier sends it."""
+    return StoredEvent(event.sequence_number, event_type(event), encode(event))
 
 
 class EventLog:
     """Events of a run while it runs. Not for use by more than one thread."""
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[StoredEvent] = deque()
         self._first = 0
         self._closed = False
-        self._followers: list[Follower] = []
+        self._followers: list[_Live] = []
 
     @property
     def closed(self) -> bool:
@@ -37,7 +47,7 @@ class EventLog:
         """Add an event. Without a follower there is nobody who could ever ask for it, so it is not even encoded."""
         if not self._followers:
             return
-        self._entries.append(Entry(event_type(event), encode(event)))
+        self._entries.append(encoded(event))
         self._wake()
 
     def close(self) -> None:
@@ -45,9 +55,9 @@ class EventLog:
         self._closed = True
         self._wake()
 
-    def follow(self) -> "Follower":
+    def follow(self) -> Follower:
         """A follower from here on. Whoever follows before the run starts misses nothing."""
-        follower = Follower(self, self._first + len(self._entries))
+        follower = _Live(self, self._first + len(self._entries))
         self._followers.append(follower)
         return follower
 
@@ -63,8 +73,8 @@ class EventLog:
             self._first += 1
 
 
-class Follower:
-    """One reader of a log; `leave` when done."""
+class _Live:
+    """A follower of an `EventLog`."""
 
     def __init__(self, log: EventLog, following: int) -> None:
         self._log = log
@@ -72,13 +82,11 @@ class Follower:
         self.next = following
 
     def leave(self) -> None:
-        """Follow no longer. Idempotent."""
         if self in self._log._followers:
             self._log._followers.remove(self)
             self._log._forget()
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
-        """All events that wait, at once, then the next ones, until the log is closed."""
+    async def batches(self) -> AsyncIterator[list[StoredEvent]]:
         log = self._log
         while True:
             batch = [log._entries[at - log._first] for at in range(self.next, log._first + len(log._entries))]

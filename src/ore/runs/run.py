@@ -3,40 +3,90 @@
 A run is a value that the turn loop drives and that endpoints look at. It starts nothing by itself.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import anyio
+import msgspec
 
 from ore.core.history import Context
-from ore.core.writer import ResponseWriter
+from ore.core.progress import Progress
+from ore.core.writer import ResponseWriter, Seal
 from ore.errors import HTTPFault, InternalFault
 from ore.ids import NewId
+from ore.protocol.decoding import JsonObject
+from ore.protocol.events import Event, decode, decode_response
 from ore.protocol.responses import Create, Response
+from ore.runs.durable import DurableLog
 from ore.runs.log import EventLog
+from ore.stores.base import ClaimedRun
 
-StopReason = Literal["disconnected", "shutdown", "deadline"]
+StopReason = Literal["disconnected", "shutdown", "deadline", "cancelled", "fenced", "given up"]
+
+Remembered = Callable[[str], Sequence[JsonObject] | None]
+"""The context and output of a response that a connection remembers, by its id."""
 
 
 class Run:
     """The life of one response. `created_at` is in seconds since 1970."""
 
-    def __init__(self, owner: str, create: Create, *, new_id: NewId, created_at: int) -> None:
-        self.id = new_id("response")
+    def __init__(
+        self,
+        owner: str,
+        create: Create,
+        *,
+        new_id: NewId,
+        created_at: int,
+        seal: Seal | None = None,
+        remembered: Remembered | None = None,
+        claimed: ClaimedRun | None = None,
+    ) -> None:
+        self.id = claimed.response.id if claimed is not None else new_id("response")
         self.new_id = new_id
         self.owner = owner
         self.create = create
         self.created_at = created_at
-        self.log = EventLog()
-        self.writer = ResponseWriter(new_id, self.log.append)
+        self.remembered = remembered
+        self.claimed = claimed
+        """What another process left of it; None for a run of our own."""
+        self.durable = DurableLog(len(claimed.events) if claimed else 0) if create.background else None
+        self.log: EventLog | DurableLog = self.durable or EventLog()
+        self.fence = claimed.fence if claimed is not None else 0
+        self.writer = ResponseWriter(
+            new_id, self.log.append, seal=seal, seals_all="reasoning.encrypted_content" in create.include
+        )
+        self.progress = Progress()
         self.scope = anyio.CancelScope()
         self.stop_reason: StopReason = "deadline"
+        self.seen: list[Event] = []
+        """What clients have seen of the turn that another process began; empty once it is told again."""
         self.context = Context((), ())
         """What the model is given, once it is known."""
+        self.link: str | None = create.previous_response_id
+        """The stored response whose items come before those that are stored with this one."""
+        self.skipped: tuple[str, ...] = ()
+        """Types of tools that nothing here can use."""
         self.fault: HTTPFault | None = None
         """Why there is no response at all, or why it failed."""
         self._begun = anyio.Event()
         self._ended = anyio.Event()
         self._has_response = False
+        if claimed is not None:
+            self._take_up(claimed)
+
+    def _take_up(self, claimed: ClaimedRun) -> None:
+        """Go to where the last holder left the run."""
+        self.link = claimed.response.previous_response_id
+        given = tuple(msgspec.json.decode(item.body) for item in claimed.response.input)
+        self.context = Context((), given)
+        if claimed.run.progress:
+            self.progress = msgspec.json.decode(claimed.run.progress, type=Progress)
+        if claimed.events:
+            self.seen = [decode(event.body) for event in claimed.events]
+            self.writer.resume(self.seen)
+            self._accepted()
+        else:
+            self.begin(decode_response(claimed.response.envelope))
 
     @property
     def has_response(self) -> bool:
@@ -45,9 +95,22 @@ class Run:
 
     def begin(self, response: Response) -> None:
         """The request is accepted: say so."""
-        self._has_response = True
         self.writer.begin(response)
+        self._accepted()
+
+    def _accepted(self) -> None:
+        self._has_response = True
         self._begun.set()
+
+    def note(self) -> None:
+        """Have the progress kept, together with the events so far; nothing for a run that ends with its process."""
+        if self.durable is not None:
+            self.durable.note(msgspec.json.encode(self.progress))
+
+    async def recorded(self) -> None:
+        """Wait until what was said and noted so far would survive this process."""
+        if self.durable is not None:
+            await self.durable.flushed()
 
     def end(self) -> None:
         """Nothing more comes. Idempotent."""

@@ -5,6 +5,7 @@ Every path of the wire that ORE serves is in `routes`, in the order in which the
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -17,6 +18,7 @@ from ore.backends.base import Model
 from ore.core.callable_tools import skipped, tools_in
 from ore.core.compaction import summarising
 from ore.core.history import check_continuable
+from ore.core.lifecycle import TERMINAL_STATUSES
 from ore.core.sealing import Sealer
 from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UnsupportedMediaType, UpgradeRequired
 from ore.ids import NewId
@@ -24,11 +26,12 @@ from ore.protocol import OPEN_RESPONSES_RELEASE
 from ore.protocol.configuration import check_include
 from ore.protocol.decoding import JsonObject, parse_json_object, quoted
 from ore.protocol.events import encode
-from ore.protocol.responses import Create, check_compact, check_create
+from ore.protocol.responses import Create, check_compact, check_count, check_create
 from ore.routing.router import Router, unknown_model
 from ore.runs.compaction import compacted
-from ore.runs.loop import from_stored
+from ore.runs.log import EventLog, Follower
 from ore.runs.run import Run
+from ore.runs.shapes import from_stored, running
 from ore.runs.supervisor import Supervisor
 from ore.server.sse import EventStream, while_connected
 from ore.stores.base import Store, UnknownCursor
@@ -74,8 +77,10 @@ class Endpoints:
             ("POST", "/v1/responses", self.create),
             ("GET", "/v1/responses", self.no_websocket),
             ("POST", "/v1/responses/compact", self.compact),
+            ("POST", "/v1/responses/input_tokens", self.input_tokens),
             ("GET", "/v1/responses/{response_id}", self.retrieve),
             ("DELETE", "/v1/responses/{response_id}", self.delete),
+            ("POST", "/v1/responses/{response_id}/cancel", self.cancel),
             ("GET", "/v1/responses/{response_id}/input_items", self.input_items),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model_id:path}", self.model),
@@ -92,34 +97,96 @@ class Endpoints:
         if create.previous_response_id and self._running(create.previous_response_id):
             check_continuable("in_progress", create.previous_response_id)
         run = self._supervisor.start(OWNER, create)
-        headers = _warnings(create)
-        if not create.stream:
-            async with while_connected(run, request.receive):
-                await run.ended()
-            return json_response(encode(run.response), headers=headers)
-        follower = run.log.follow()
-        async with while_connected(run, request.receive):
+        if create.background:
+            return await self._in_background(run, request)
+        follower = run.log.follow() if create.stream and isinstance(run.log, EventLog) else None
+        async with while_connected(request.receive, partial(run.stop, "disconnected")):
+            await (run.begun() if follower is not None else run.ended())
+        if follower is None:
+            return json_response(encode(run.response), headers=_warnings(create))
+        run.check_begun()
+        return self._stream(follower, create.obfuscated, left=partial(run.stop, "disconnected"), create=create)
+
+    async def _in_background(self, run: Run, request: Request) -> Any:
+        """Answer as soon as the run is kept. From then on it does not care who listens."""
+        async with while_connected(request.receive, lambda: None if run.has_response else run.stop("disconnected")):
             await run.begun()
         run.check_begun()
-        return EventStream(run, follower, headers=headers, idle=self._sse_idle, done=self._sse_done)
+        if not run.create.stream:
+            return json_response(encode(run.response), headers=_warnings(run.create))
+        return self._stream(self._supervisor.follow(OWNER, run.id), run.create.obfuscated, create=run.create)
+
+    def _stream(
+        self,
+        follower: Follower,
+        padded: bool,
+        *,
+        left: Callable[[], None] | None = None,
+        create: Create | None = None,
+    ) -> EventStream:
+        headers = _warnings(create) if create is not None else {}
+        return EventStream(
+            follower, left=left, headers=headers, idle=self._sse_idle, done=self._sse_done, padded=padded
+        )
 
     async def compact(self, request: Request) -> HTTPResponse:
         """`POST /responses/compact`: a run that summarises, whose response is not shown."""
         create = await self._checked(request, check_compact)
         run = self._supervisor.start(OWNER, summarising(create, self._new_id))
-        async with while_connected(run, request.receive):
+        async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await run.ended()
         return json_response(encode(compacted(run, self._sealer, self._new_id)))
 
-    async def retrieve(self, request: Request) -> HTTPResponse:
-        """`GET /responses/{id}`: as last stored, or as it stands while it runs."""
+    async def input_tokens(self, request: Request) -> HTTPResponse:
+        """`POST /responses/input_tokens`: what the model would be given, counted by its own tokenizer."""
+        create = await self._checked(request, check_count)
+        tokens = await self._supervisor.count(OWNER, create)
+        return json_response(encode({"object": "response.input_tokens", "input_tokens": tokens}))
+
+    async def retrieve(self, request: Request) -> Any:
+        """`GET /responses/{id}`: as last stored, or as it stands while it runs; or its events, from any point."""
         response_id = request.path_params["response_id"]
         check_include(_array(request, "include"))
         if _flag(request, "stream"):
-            message = "This response cannot be streamed because it was not created with background=true."
-            raise InvalidRequest(message, param="stream")
+            return await self._replay(request, response_id)
         if run := self._running(response_id):
             return json_response(encode(run.response))
+        stored = await self._store.load(OWNER, response_id)
+        if stored is None:
+            raise _no_response(response_id)
+        if stored.status not in TERMINAL_STATUSES:
+            events = await self._store.events(OWNER, response_id, after=-1, limit=-1)
+            return json_response(running(stored, events))
+        return json_response(from_stored(stored))
+
+    async def _replay(self, request: Request, response_id: str) -> EventStream:
+        """The events of a background response, from the beginning or after a number, then those to come."""
+        after, padded = _starting_after(request), _flag(request, "include_obfuscation")
+        state = await self._store.run_state(OWNER, response_id)
+        if state is None and not self._running(response_id) and await self._store.load(OWNER, response_id) is None:
+            raise _no_response(response_id)
+        if state is None or not state.streamed:
+            message = (
+                "This response cannot be streamed because it was not created with background=true and stream=true. "
+                "Retrieve it without 'stream'."
+            )
+            raise InvalidRequest(message, param="stream")
+        if state.ended and not state.events:
+            message = "The events of this response are not kept any longer. Retrieve it without 'stream'."
+            raise InvalidRequest(message, param="stream")
+        return self._stream(self._supervisor.follow(OWNER, response_id, after=after), padded)
+
+    async def cancel(self, request: Request) -> HTTPResponse:
+        """`POST /responses/{id}/cancel`: only for background responses; one that has ended stays as it is."""
+        response_id = request.path_params["response_id"]
+        state = await self._store.run_state(OWNER, response_id)
+        if state is None:
+            if not self._running(response_id) and await self._store.load(OWNER, response_id) is None:
+                raise _no_response(response_id)
+            message = "Cannot cancel a synchronous response. Close its connection instead."
+            raise InvalidRequest(message, param="response_id")
+        if not state.ended:
+            await self._supervisor.cancel(OWNER, response_id)
         stored = await self._store.load(OWNER, response_id)
         if stored is None:
             raise _no_response(response_id)
@@ -128,8 +195,9 @@ class Endpoints:
     async def delete(self, request: Request) -> HTTPResponse:
         """`DELETE /responses/{id}`: gone with its items; a second time is a 404."""
         response_id = request.path_params["response_id"]
-        if self._running(response_id):
-            message = f"Response '{response_id}' is still running. Delete it when it has ended."
+        state = await self._store.run_state(OWNER, response_id)
+        if self._running(response_id) or (state is not None and not state.ended):
+            message = f"Response '{response_id}' is still running. Delete it when it has ended, or cancel it first."
             raise InvalidRequest(message, param="response_id")
         if not await self._store.delete(OWNER, response_id):
             raise _no_response(response_id)
@@ -255,6 +323,17 @@ def _no_response(response_id: str) -> NotFound:
 def _array(request: Request, name: str) -> list[str]:
     """A query array in both spellings: `name=a&name=b` and `name[]=a&name[]=b`."""
     return [*request.query_params.getlist(name), *request.query_params.getlist(f"{name}[]")]
+
+
+def _starting_after(request: Request) -> int:
+    """The number of the last event that the client has; -1 for none."""
+    value = request.query_params.get("starting_after", "")
+    if not value:
+        return -1
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        message = "Invalid 'starting_after': expected the 'sequence_number' of the last event you have."
+        raise InvalidRequest(message, code="invalid_type", param="starting_after")
+    return int(value)
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -60,6 +60,32 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     docs: Annotated[bool, Meta(description="Serve /docs and /openapi.json.")] = True
 
 
+class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[store]`: what is kept, and for how long."""
+
+    keep_days: Annotated[
+        float, Meta(ge=0, description="Days that responses are kept; 0 keeps them until they are deleted.")
+    ] = 0.0
+    keep_event_hours: Annotated[
+        float,
+        Meta(ge=0, description="Hours that the events of an ended background response can be asked for; 0: always."),
+    ] = 24.0
+
+
+class BackgroundSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[background]`: responses with `background: true`, which outlive their connection and this process."""
+
+    timeout: Annotated[
+        float, Meta(gt=0, description="Seconds that a background response may take; then it ends as failed.")
+    ] = 3600.0
+    lease: Annotated[
+        float, Meta(ge=1, description="Seconds after which another process may take over from one that went silent.")
+    ] = 30.0
+    attempts: Annotated[
+        int, Meta(ge=1, description="Processes that may work on one response before it ends as failed.")
+    ] = 3
+
+
 class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[llama_cpp]`: defaults for every GGUF model; `[models.NAME]` may override the ones it also has."""
 
@@ -142,6 +168,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         "https://huggingface.co"
     )
     server: ServerSettings = field(default_factory=ServerSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    background: BackgroundSettings = field(default_factory=BackgroundSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     log: LogSettings = field(default_factory=LogSettings)

@@ -4,6 +4,7 @@ A store saves what it is given: ids and times are made above it. Every row has a
 one; another owner's row is simply not there. A store does not know the wire: it keeps encoded objects.
 """
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -49,6 +50,49 @@ class Turn(Struct, frozen=True, kw_only=True):
     output: tuple[StoredItem, ...]
 
 
+class StoredEvent(Struct, frozen=True):
+    """An event as it goes over the wire: its number, its type, and its JSON."""
+
+    number: int
+    type: str
+    body: bytes
+
+
+class Lease(Struct, frozen=True):
+    """The right of one process to drive a run: a name nobody else has, and for how many seconds."""
+
+    holder: str
+    seconds: float
+
+
+class StoredRun(Struct, frozen=True, kw_only=True):
+    """What it takes to go on with a background run elsewhere: the checked request, and what the loop noted last."""
+
+    request: bytes
+    progress: bytes
+    streamed: bool = False
+    """Whether its events may be asked for."""
+
+
+class ClaimedRun(Struct, frozen=True, kw_only=True):
+    """A run that changed hands. Writes go through with this `fence` only; `attempt` counts those who drove it."""
+
+    owner: str
+    fence: int
+    attempt: int
+    response: StoredResponse
+    run: StoredRun
+    events: tuple[StoredEvent, ...]
+
+
+class RunState(Struct, frozen=True, kw_only=True):
+    """Where a background run stands. `events` is how many are kept: none once they were pruned."""
+
+    streamed: bool
+    ended: bool
+    events: int
+
+
 class Store(Protocol):
     """Durable state. Safe for concurrent use from one event loop; raises `StorageFailed`, never a driver's error."""
 
@@ -58,10 +102,19 @@ class Store(Protocol):
     async def stop(self) -> None:
         """Finish what was accepted, then close. Idempotent."""
 
-    async def save(self, owner: str, response: StoredResponse) -> None:
+    async def save(
+        self,
+        owner: str,
+        response: StoredResponse,
+        *,
+        fence: int | None = None,
+        events: Sequence[StoredEvent] = (),
+    ) -> None:
         """Keep a response with its items, all or nothing. When this returns, it survives `kill -9` and power loss.
 
-        Saving an id again replaces all of it. A caller who is cancelled while waiting does not undo the save.
+        Saving an id again replaces all of it. A caller who is cancelled while waiting does not undo the save. With a
+        `fence` it is the end of a background run, whose last `events` are kept with it; raises `Fenced` when the run
+        has changed hands.
         """
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
@@ -86,12 +139,51 @@ class Store(Protocol):
         item of the list. A deleted ancestor is left out, and with it all that stood before it.
         """
 
+    async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
+        """Keep a background run that is about to start, as `save` would. Gives the fence of its first holder."""
+
+    async def append(
+        self, owner: str, response_id: str, fence: int, events: Sequence[StoredEvent], progress: bytes | None
+    ) -> None:
+        """Keep the next events of a run, and what the loop notes with them. Raises `Fenced`."""
+
+    async def events(self, owner: str, response_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        """Events with numbers above `after`, in order, at most `limit`."""
+
+    async def run_state(self, owner: str, response_id: str) -> RunState | None:
+        """None when the response is not there or was not made in the background."""
+
+    async def renew(self, lease: Lease) -> None:
+        """Prolong the lease of all that its holder drives."""
+
+    async def claim(self, lease: Lease, *, limit: int) -> list[ClaimedRun]:
+        """Take over runs that nobody drives, or whose lease ran out; oldest first."""
+
+    async def take(self, owner: str, response_id: str, lease: Lease) -> ClaimedRun | None:
+        """Take over one run, whoever drives it. None when it has ended or is not there."""
+
+    async def release(self, owner: str, response_id: str, fence: int) -> None:
+        """Let go of a run, so that the next one who claims gets it. Nothing happens when it has changed hands."""
+
+    async def prune(self, *, events_before: float | None, responses_before: float | None) -> int:
+        """Forget events of runs that ended, and responses that were made, before these Unix seconds.
+
+        Runs that have not ended are left alone. Gives the number of responses removed.
+        """
+
+    async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
+        """The item of that id in any response, the newest one where several have it."""
+
     async def health(self) -> bool:
         """Whether a write would go through right now, as far as is known.
 
         Costs nothing while the last write went through; after one that failed, a small one is tried, for a second at
         most. False before `start` and after `stop`.
         """
+
+
+class Fenced(Exception):
+    """The run is driven by somebody else now, or is gone: its last holder may not write any more."""
 
 
 class MissingAncestor(Exception):

@@ -25,7 +25,19 @@ import apsw
 
 from ore.errors import StorageFailed
 from ore.stores import sqlite_responses as responses
-from ore.stores.base import ItemPage, StoredResponse, Turn
+from ore.stores import sqlite_runs as runs
+from ore.stores.base import (
+    ClaimedRun,
+    Fenced,
+    ItemPage,
+    Lease,
+    RunState,
+    StoredEvent,
+    StoredItem,
+    StoredResponse,
+    StoredRun,
+    Turn,
+)
 from ore.stores.sqlite_file import connect, explained, identity, is_full, open_file, storage_failed, transaction
 
 T = TypeVar("T")
@@ -105,9 +117,19 @@ class SQLiteStore:
             self._jobs.put(None)
         await asyncio.shield(self._finished)
 
-    async def save(self, owner: str, response: StoredResponse) -> None:
-        size = sum(len(item.body) for items in (response.input, response.output) for item in items)
-        await self._write(lambda db: responses.save(db, owner, response), size + len(response.envelope))
+    async def save(
+        self,
+        owner: str,
+        response: StoredResponse,
+        *,
+        fence: int | None = None,
+        events: Sequence[StoredEvent] = (),
+    ) -> None:
+        if fence is None:
+            await self._write(lambda db: responses.save(db, owner, response), _size(response))
+        else:
+            size = _size(response) + _size_of(events)
+            await self._write(lambda db: runs.end(db, owner, response, fence, events), size)
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
         return await self._read(lambda db: responses.load(db, owner, response_id))
@@ -122,6 +144,40 @@ class SQLiteStore:
         self, owner: str, response_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
     ) -> ItemPage | None:
         return await self._read(lambda db: responses.input_items(db, owner, response_id, limit, order, after))
+
+    async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
+        size = _size(response) + len(run.request) + len(run.progress)
+        return await self._write(lambda db: runs.begin(db, owner, response, run, lease), size)
+
+    async def append(
+        self, owner: str, response_id: str, fence: int, events: Sequence[StoredEvent], progress: bytes | None
+    ) -> None:
+        size = _size_of(events) + len(progress or b"")
+        await self._write(lambda db: runs.append(db, owner, response_id, fence, events, progress), size)
+
+    async def events(self, owner: str, response_id: str, *, after: int, limit: int) -> list[StoredEvent]:
+        return await self._read(lambda db: runs.read_events(db, owner, response_id, after, limit))
+
+    async def run_state(self, owner: str, response_id: str) -> RunState | None:
+        return await self._read(lambda db: runs.state(db, owner, response_id))
+
+    async def renew(self, lease: Lease) -> None:
+        await self._write(lambda db: runs.renew(db, lease), 0)
+
+    async def claim(self, lease: Lease, *, limit: int) -> list[ClaimedRun]:
+        return await self._write(lambda db: runs.claim(db, lease, limit), 0)
+
+    async def take(self, owner: str, response_id: str, lease: Lease) -> ClaimedRun | None:
+        return await self._write(lambda db: runs.take(db, owner, response_id, lease), 0)
+
+    async def release(self, owner: str, response_id: str, fence: int) -> None:
+        await self._write(lambda db: runs.release(db, owner, response_id, fence), 0)
+
+    async def prune(self, *, events_before: float | None, responses_before: float | None) -> int:
+        return await self._write(lambda db: runs.prune(db, events_before, responses_before), 0)
+
+    async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
+        return await self._read(lambda db: responses.find_item(db, owner, item_id))
 
     async def health(self) -> bool:
         began = self._group_began
@@ -196,6 +252,7 @@ class SQLiteStore:
         try:
             with transaction(db, "IMMEDIATE"):
                 self._probe(db)
+                runs.expire_all(db)
         except apsw.FullError as failure:
             _log.error("the store refuses writes: %s", failure)
             return False
@@ -283,6 +340,15 @@ class _Readers:
             self._free.get().close()
 
 
+def _size(response: StoredResponse) -> int:
+    """Bytes that saving a response keeps waiting, about."""
+    return len(response.envelope) + sum(len(item.body) for item in (*response.input, *response.output))
+
+
+def _size_of(events: Sequence[StoredEvent]) -> int:
+    return sum(len(event.body) for event in events)
+
+
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -305,7 +371,8 @@ def _attempt(db: apsw.Connection, work: Work[Any]) -> _Outcome:
     except Exception as failure:
         if isinstance(failure, apsw.FullError | apsw.IOError | apsw.ReadOnlyError | OSError) or not db.in_transaction:
             raise
-        _log.error("a write failed: %s: %s", type(failure).__name__, failure)
+        if not isinstance(failure, Fenced):
+            _log.error("a write failed: %s: %s", type(failure).__name__, failure)
         db.execute("ROLLBACK TO one; RELEASE one")
         return _Outcome(None, failure)
     db.execute("RELEASE one")

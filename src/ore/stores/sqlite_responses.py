@@ -44,6 +44,11 @@ FROM json_each(?) AS chain CROSS JOIN items ON items.response = +chain.value
 """
 
 
+_FIND_ITEM: Final = """
+SELECT items.body FROM items JOIN responses ON responses.seq = items.response
+WHERE items.id = ? AND responses.owner = ? ORDER BY items.seq DESC LIMIT 1
+"""
+
 _OUTPUT: Final = 1  # `items.direction`; 0 is input
 
 
@@ -181,3 +186,8 @@ def _listing(db: apsw.Connection, seqs: list[int]) -> list[tuple[str, int]]:
     last = len(seqs) - 1
     found = sorted(rows(db, _IDS, json.dumps(seqs)), key=_order)
     return [(item_id, seq) for place, direction, _, item_id, seq in found if (place, direction) != (last, _OUTPUT)]
+
+
+def find_item(db: apsw.Connection, owner: str, item_id: str) -> StoredItem | None:
+    row = db.execute(_FIND_ITEM, (item_id, owner)).fetchone()
+    return None if row is None else StoredItem(item_id, row[0])

@@ -1,0 +1,134 @@
+"""The shapes of a run: what the model is asked, the response that is shown, and what the store keeps of it.
+
+Plain functions from one value to another; nothing is sampled, saved or sent here.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from ore.backends.base import ModelRequest, Sampling
+from ore.core.callable_tools import effective_tools
+from ore.core.fold import Fold
+from ore.protocol.decoding import JsonObject
+from ore.protocol.events import decode, encode
+from ore.protocol.items import Item
+from ore.protocol.responses import Create, Response
+from ore.routing.router import Target
+from ore.runs.run import Run
+from ore.stores.base import StoredEvent, StoredItem, StoredResponse
+
+T = TypeVar("T")
+
+
+def model_request(
+    create: Create, target: Target, items: Sequence[JsonObject], tools: Sequence[JsonObject], owner: str
+) -> ModelRequest:
+    """What the model is asked, with the tools that `items` bring.
+
+    Tools that a backend cannot use are for it to pass over: their places name errors.
+    """
+    defaults = target.model.defaults
+    wants_logprobs = "message.output_text.logprobs" in create.include
+    return ModelRequest(
+        model=target.model.id,
+        items=tuple(items),
+        instructions=create.instructions,
+        tools=tuple(effective_tools(tools, items)),
+        tool_choice=create.tool_choice,
+        parallel_tool_calls=create.parallel_tool_calls,
+        text_format=create.text["format"],
+        verbosity=create.text.get("verbosity"),
+        reasoning=create.reasoning,
+        sampling=Sampling(
+            temperature=_or(create.temperature, defaults.temperature),
+            top_p=_or(create.top_p, defaults.top_p),
+            presence_penalty=_or(create.presence_penalty, defaults.presence_penalty),
+            frequency_penalty=_or(create.frequency_penalty, defaults.frequency_penalty),
+            seed=_or(create.seed, defaults.seed),
+            stop=create.stop or defaults.stop,
+        ),
+        max_output_tokens=create.max_output_tokens,
+        top_logprobs=create.top_logprobs if wants_logprobs else None,
+        prompt_cache_key=create.prompt_cache_key,
+        owner=owner,
+    )
+
+
+def _or(asked: T | None, default: T | None) -> T | None:
+    """What the request asks for, or else the model's own default."""
+    return default if asked is None else asked
+
+
+def initial_response(run: Run, request: ModelRequest) -> Response:
+    """The response as `response.created` shows it: effective values after defaults."""
+    create, sampling = run.create, request.sampling
+    return Response(
+        id=run.id,
+        created_at=run.created_at,
+        status="queued" if create.background else "in_progress",
+        background=create.background,
+        instructions=create.instructions,
+        max_output_tokens=create.max_output_tokens,
+        max_tool_calls=create.max_tool_calls,
+        model=create.model or request.model,
+        parallel_tool_calls=create.parallel_tool_calls,
+        previous_response_id=create.previous_response_id,
+        presence_penalty=sampling.presence_penalty or 0.0,
+        frequency_penalty=sampling.frequency_penalty or 0.0,
+        reasoning=create.reasoning,
+        safety_identifier=create.safety_identifier,
+        prompt_cache_key=create.prompt_cache_key,
+        service_tier=create.service_tier,
+        store=create.store,
+        temperature=1.0 if sampling.temperature is None else sampling.temperature,
+        text=create.text,
+        tool_choice=create.tool_choice,
+        tools=create.tools,
+        top_logprobs=create.top_logprobs,
+        top_p=1.0 if sampling.top_p is None else sampling.top_p,
+        truncation=create.truncation,
+        metadata=create.metadata,
+        user=msgspec.UNSET if create.user is None else create.user,
+    )
+
+
+def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | None) -> StoredResponse:
+    """The response as the store keeps it: envelope and items apart, each encoded once.
+
+    `link` is the stored response whose items come before `new_input`.
+    """
+    return StoredResponse(
+        id=response.id,
+        created_at=response.created_at,
+        status=response.status,
+        previous_response_id=link,
+        envelope=encode(msgspec.structs.replace(response, output=[])),
+        input=tuple(StoredItem(item["id"], encode(item)) for item in new_input),
+        output=tuple(StoredItem(_id_of(item), encode(item)) for item in response.output),
+    )
+
+
+def from_stored(stored: StoredResponse) -> bytes:
+    """The response's JSON, byte for byte as it was first sent.
+
+    Before `output` the envelope has only scalars, so the first empty `output` is the one.
+    """
+    head, found, tail = stored.envelope.partition(b'"output":[]')
+    items = b",".join(item.body for item in stored.output)
+    return b"".join((head, b'"output":[', items, b"]", tail)) if found else stored.envelope
+
+
+def running(stored: StoredResponse, events: Sequence[StoredEvent]) -> bytes:
+    """A background response as it stands, by its events; for one that no run of this process has."""
+    if not events:
+        return stored.envelope
+    fold = Fold()
+    for event in events:
+        fold.apply(decode(event.body))
+    return encode(fold.response)
+
+
+def _id_of(item: Item) -> str:
+    return str(item["id"]) if isinstance(item, dict) else item.id

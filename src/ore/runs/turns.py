@@ -1,0 +1,284 @@
+"""One turn of a run: the model is sampled once, and the tools that it called and that run here are run.
+
+What is told here is told to the run's writer; progress is noted together with the events of what is over. How a run
+begins and ends is not decided here, only when it is accepted: as soon as the backend has taken its first request.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from ore.backends.base import ModelRequest
+from ore.core import compaction
+from ore.core.callable_tools import effective_tools
+from ore.core.deltas import Delta, Finish, ToolArguments, ToolCall
+from ore.core.progress import PendingCall
+from ore.core.retrace import Diverged, Retrace
+from ore.core.sealing import Sealer
+from ore.core.tool_choice import OneCall, check_possible
+from ore.core.truncation import droppable, without
+from ore.errors import InternalFault, InvalidRequest, ModelFailed, TooManyRequests, Unavailable
+from ore.protocol.decoding import JsonObject
+from ore.protocol.events import encode
+from ore.protocol.items import CustomToolCall, FunctionCall, Item
+from ore.protocol.tools import check_tool_choice
+from ore.routing.router import Router, Target
+from ore.runs.context import opened_reasoning
+from ore.runs.judge import Judge
+from ore.runs.run import Run
+from ore.runs.shapes import initial_response, model_request, to_stored
+from ore.stores.base import Lease, Store, StoredRun
+from ore.tools.base import Hosted, Tool, ToolFailed, as_call, receipt
+
+logger = logging.getLogger("ore.runs")
+
+CUT: Final = ("max_output_tokens", "content_filter")
+"""Reasons to stop that leave a turn incomplete."""
+
+MAX_TURNS: Final = 64
+"""Turns of one response, at most: a model that has lost its way must not call for ever."""
+
+INTERRUPTED: Final = "The server was restarted while this tool ran. Whether it did its work is not known."
+
+BUSY_SECONDS: Final = 1.0
+"""Pause before a background run asks again for a place in a queue that was full."""
+
+
+class Shared(Struct, frozen=True):
+    """What all runs work with. `now` gives seconds since 1970."""
+
+    router: Router
+    store: Store
+    sealer: Sealer
+    judge: Judge
+    tools: Mapping[str, Tool]
+    lease: Lease
+    now: Callable[[], int]
+
+
+def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelRequest:
+    """What the model is asked next: the context, then what this response has come to.
+
+    Raises `InvalidRequest` when `tool_choice` names no tool, or forces one that nothing here can run.
+    """
+    create, progress = run.create, run.progress
+    made = run.writer.response.output[: progress.first] if run.has_response else []
+    items = [*run.context.items, *(_plain(item) for item in made)]
+    if (at := compaction.newest(items)) is not None:
+        inside = sealer.open(items[at]["encrypted_content"], purpose=compaction.PURPOSE, owner=run.owner)
+        items = [*inside, *items[at + 1 :]]
+    opened = [opened_reasoning(item, sealer, run.owner) if item["type"] == "reasoning" else item for item in items]
+    shown = [call for item in opened for call in as_call(item)]
+    request = model_request(create, target, shown, _offered(run, tools), run.owner)
+    if _choice_is_spent(run):
+        return msgspec.structs.replace(request, tool_choice="auto")
+    choice = check_tool_choice(create.tool_choice, effective_tools(create.tools, items))
+    check_possible(choice, request.tools, target.model.capabilities.tool_types)
+    return request
+
+
+def _offered(run: Run, tools: Hosted) -> Sequence[JsonObject]:
+    """The tools that the model may still call: those that run here only until `max_tool_calls` is used up."""
+    limit = run.create.max_tool_calls
+    if limit is None or run.progress.made < limit:
+        return tools.shown
+    return [tool for tool in tools.shown if tool.get("name") not in tools.tools]
+
+
+def _choice_is_spent(run: Run) -> bool:
+    """A tool that must be called must be called once, or the response would never end (wire contract, 17.9)."""
+    choice = run.create.tool_choice
+    limits = isinstance(choice, dict) and choice["type"] == "allowed_tools" and choice["mode"] != "required"
+    return run.progress.turns > 0 and choice not in ("none", "auto") and not limits
+
+
+async def accept(run: Run, shared: Shared, request: ModelRequest) -> None:
+    """Tell the client that the request is taken; a background run is kept first, so that it cannot be lost."""
+    if run.has_response:
+        return
+    initial = initial_response(run, request)
+    if run.durable is not None:
+        record = StoredRun(request=encode(run.create), progress=b"", streamed=run.create.stream)
+        stored = to_stored(initial, run.context.taken, run.link)
+        run.fence = await shared.store.begin(run.owner, stored, record, shared.lease)
+    run.begin(initial)
+
+
+async def enter(
+    stack: AsyncExitStack, run: Run, shared: Shared, target: Target, request: ModelRequest, *, shorten: bool
+) -> AsyncIterator[Delta]:
+    """Have the backend take the request, and the run accepted and started. `shorten`: drop items that do not fit.
+
+    Where a queue is full, a foreground run is refused, and a background run waits.
+    """
+    while True:
+        try:
+            deltas = await stack.enter_async_context(target.backend.stream(request))
+        except (TooManyRequests, Unavailable):
+            if run.durable is None:
+                raise
+            await accept(run, shared, request)
+            await anyio.sleep(BUSY_SECONDS)
+        except InvalidRequest as fault:
+            if fault.code != "context_length_exceeded" or not shorten:
+                raise
+            request, shorten = await _shortened(target, request, fault), False
+        else:
+            await accept(run, shared, request)
+            if run.response.status == "queued":
+                run.writer.start()
+            return deltas
+
+
+async def _shortened(target: Target, request: ModelRequest, fault: InvalidRequest) -> ModelRequest:
+    """The request without as many of its oldest items as it takes. Raises `fault` when that does not help."""
+    groups, window = droppable(request.items), target.model.capabilities.context_window
+    if window is None or not groups:
+        raise fault
+    room = window - min(request.max_output_tokens or window, window // 4)
+
+    async def fits(count: int) -> bool:
+        items = without(request.items, groups[:count])
+        return await target.backend.count_tokens(msgspec.structs.replace(request, items=items)) <= room
+
+    least, most = 1, len(groups)
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (least, middle) if await fits(middle) else (middle + 1, most)
+    logger.info("dropped the oldest %d of %d exchanges of a context that was too long", least, len(groups))
+    return msgspec.structs.replace(request, items=without(request.items, groups[:least]))
+
+
+async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> None:
+    """Sample the model once, writing what it says; what another process wrote of this turn is passed over."""
+    progress = run.progress
+    request = asked(run, target, tools, shared.sealer)
+    retrace = Retrace(run.seen, progress.first)
+    sift = _Sift(tools)
+    async with AsyncExitStack() as stack:
+        shorten = run.create.truncation == "auto"
+        deltas = await enter(stack, run, shared, target, request, shorten=shorten)
+        try:
+            calls = OneCall(parallel=run.create.parallel_tool_calls)
+            finish = await _write(run, deltas, sift, calls, retrace)
+        except Diverged:
+            raise InternalFault(
+                "The server was restarted while the model was answering, and the model did not take the answer up "
+                "where it was. Send the request again."
+            ) from None
+    cut = finish.reason in CUT
+    run.writer.close("incomplete" if cut else "completed")
+    run.seen = []
+    progress.add(finish.usage)
+    progress.turns += 1
+    progress.calls = [] if cut else _within_limit(run, sift.calls)
+    answers = [item for item in run.writer.response.output[progress.first :] if _is_for_client(item)]
+    if cut or answers or not sift.calls or len(_offered(run, tools)) < len(tools.shown):
+        progress.ended = finish.reason
+    elif progress.turns >= MAX_TURNS:
+        progress.ended = "max_tool_calls"
+    progress.first = len(run.writer.response.output)
+    run.note()
+
+
+async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+    async for delta in deltas:
+        if isinstance(delta, Finish):
+            return delta
+        if sift.takes(delta):
+            run.writer.close()
+        elif calls.lets(delta) and (new := retrace.feed(delta)) is not None:
+            run.writer.write(new)
+    raise ModelFailed("The model's stream ended before it said why. Send the request again.")
+
+
+class _Sift:
+    """Takes the calls of tools that run here out of what a model says: the client sees their receipts instead."""
+
+    def __init__(self, tools: Hosted) -> None:
+        self._names = tools.tools
+        self._open = False
+        self.calls: list[PendingCall] = []
+
+    def takes(self, delta: Delta) -> bool:
+        if isinstance(delta, ToolCall):
+            self._open = delta.kind == "function_call" and delta.namespace is None and delta.name in self._names
+            if self._open:
+                self.calls.append(PendingCall(delta.call_id, delta.name))
+        elif isinstance(delta, ToolArguments) and self._open:
+            self.calls[-1].arguments += delta.text
+        else:
+            self._open = False
+        return self._open
+
+
+def _within_limit(run: Run, calls: list[PendingCall]) -> list[PendingCall]:
+    """Calls beyond `max_tool_calls` are ignored (wire contract, 17.8)."""
+    limit = run.create.max_tool_calls
+    return calls if limit is None else calls[: max(0, limit - run.progress.made)]
+
+
+def _is_for_client(item: Item) -> bool:
+    """Whether the client has to answer this item before the model goes on."""
+    return isinstance(item, FunctionCall | CustomToolCall) or (isinstance(item, dict) and item["type"] in _ANSWERED)
+
+
+_ANSWERED: Final = ("computer_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call")
+
+
+async def run_calls(run: Run, tools: Hosted) -> None:
+    """Run what the last turn called, one after the other; each receipt is kept before anybody sees it."""
+    progress = run.progress
+    while progress.calls:
+        call = progress.calls[0]
+        tool = tools.tools.get(call.name)
+        if tool is None:
+            raise InternalFault(f"The tool '{call.name}' is not there any more. Send the request again without it.")
+        begun = _begun(run)
+        if begun is not None and (call.again or not tool.repeatable):
+            item_id, status, output = begun, "failed", INTERRUPTED
+        else:
+            item_id = await _begin_call(run, tool, call, begun)
+            status, output = await _outcome(run, tool, call)
+        run.writer.close_whole(receipt(tool, call, item_id, status=status, output=output))
+        progress.calls.pop(0)
+        progress.made += 1
+        progress.first = len(run.writer.response.output)
+        run.note()
+
+
+def _begun(run: Run) -> str | None:
+    """The receipt of a call that a process which died had begun, by its id."""
+    return str(_plain(run.writer.response.output[-1])["id"]) if run.writer.has_open_item else None
+
+
+async def _begin_call(run: Run, tool: Tool, call: PendingCall, begun: str | None) -> str:
+    """Say that the call is being made, and have that kept: afterwards nobody may think that it was not."""
+    if begun is None:
+        item_id = run.new_id(tool.type)
+        run.writer.open_whole(receipt(tool, call, item_id, status="in_progress"))
+    else:
+        item_id, call.again = begun, True
+        run.note()
+    await run.recorded()
+    return item_id
+
+
+async def _outcome(run: Run, tool: Tool, call: PendingCall) -> tuple[str, str]:
+    try:
+        return "completed", await tool.run(call)
+    except ToolFailed as failure:
+        return "failed", str(failure)
+    except Exception:
+        logger.exception("tool %s broke in %s", tool.type, run.id)
+        return "failed", "The tool broke down. The operator's log has the reason."
+
+
+def _plain(item: Item) -> JsonObject:
+    plain: JsonObject = item if isinstance(item, dict) else msgspec.to_builtins(item)
+    return plain
