@@ -32,6 +32,7 @@ from ore.hosts import is_loopback
 from ore.ids import new_id
 from ore.routing.router import Router
 from ore.runs.supervisor import BackgroundLimits, Supervisor
+from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
@@ -170,8 +171,15 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         sse_done=server.sse_done_marker,
         strict_fields=server.strict_fields,
     )
+    conversations = ConversationEndpoints(
+        store=parts.store, new_id=new_id, now=_now, strict_fields=server.strict_fields
+    )
     app = Starlette(
-        routes=[*endpoints.routes(), *([*docs_routes(), *openapi_routes()] if server.docs else [])],
+        routes=[
+            *endpoints.routes(),
+            *conversations.routes(),
+            *([*docs_routes(), *openapi_routes()] if server.docs else []),
+        ],
         middleware=middleware_stack(
             is_draining=lambda: parts.supervisor.draining,
             max_body_bytes=server.max_body_bytes,

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 PREFIXES: Final = {
     "response": "resp",
+    "conversation": "conv",
     "message": "msg",
     "function_call": "fc",
     "function_call_output": "fco",

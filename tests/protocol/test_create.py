@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "model": None,
     "instructions": None,
     "previous_response_id": None,
+    "conversation": None,
     "include": (),
     "tools": [],
     "tool_choice": "auto",
@@ -88,6 +89,9 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "model": ({"model": "m"}, {"model": "m"}),
     "empty model": ({"model": ""}, {"model": None}),
     "empty previous id": ({"previous_response_id": ""}, {"previous_response_id": None}),
+    "conversation": ({"conversation": "conv_1"}, {"conversation": "conv_1"}),
+    "conversation as an object": ({"conversation": {"id": "conv_1"}}, {"conversation": "conv_1"}),
+    "empty conversation": ({"conversation": ""}, {"conversation": None}),
     "tools none": ({"tools": [], "tool_choice": "none"}, {"tool_choice": "none"}),
     "tools auto": ({"tools": [], "tool_choice": "auto"}, {"tool_choice": "auto"}),
     "short function": ({"tools": [{"type": "function", "name": "f"}]}, {"tools": [function()]}),
@@ -328,7 +332,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "integer_below_min_value",
         "context_management[0].compact_threshold",
     ),
-    "conversation": ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
+    "conversation a number": ({"conversation": 7}, "invalid_type", "conversation"),
+    "conversation without id": ({"conversation": {}}, "missing_required_parameter", "conversation.id"),
+    "conversation with an empty id": ({"conversation": {"id": ""}}, "missing_required_parameter", "conversation.id"),
+    "conversation with a number": ({"conversation": {"id": 7}}, "invalid_type", "conversation.id"),
+    "conversation too long": ({"conversation": "c" * 513}, "string_above_max_length", "conversation"),
     "conversation and previous": (
         {"conversation": {"id": "conv_1"}, "previous_response_id": "resp_1"},
         "invalid_value",
@@ -370,8 +378,9 @@ def test_each_limit_is_kept(sent: dict[str, Any], code: str, param: str) -> None
 
 
 def test_input_may_be_missing_when_the_context_comes_from_elsewhere() -> None:
-    """`previous_response_id` or `instructions` give the model something to see; nothing at all is refused."""
+    """A response, a conversation or `instructions` give the model something to see; nothing at all is refused."""
     assert check_create({"previous_response_id": "resp_1"}, counted()).input == []
+    assert check_create({"conversation": "conv_1"}, counted()).input == []
     assert check_create({"instructions": "Say hi."}, counted()).input == []
     assert len(check_create({"input": ""}, counted()).input) == 1
 

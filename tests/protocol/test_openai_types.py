@@ -18,6 +18,7 @@ from core.writing import RICH, begun, counted, recorded
 from ore.core import deltas as d
 from ore.errors import InvalidRequest
 from ore.protocol import events as e
+from ore.protocol.conversations import ConversationReference
 from ore.protocol.items import DEMANDS
 from ore.protocol.responses import check_create
 
@@ -50,7 +51,7 @@ def test_every_input_item_of_the_sdk_is_taken(kind: Any) -> None:
     taken = [item for item in of_type(kind) if not holds_nothing(item) and not answers_nothing(item)]
     assert taken
     for item in taken:
-        if item.get("type") in DEMANDS:
+        if item.get("type") in DEMANDS and item["type"] != "compaction_trigger":
             with pytest.raises(InvalidRequest) as caught:
                 check_create({"input": [item]}, counted())
             assert caught.value.param == "input[0].type"
@@ -108,7 +109,7 @@ def test_every_text_format_of_the_sdk_is_taken(kind: Any) -> None:
         assert {key: value for key, value in text_format.items() if value is not None}.items() <= echoed.items()
 
 
-REFUSED = {"conversation", "prompt", "moderation", "background_options"}
+REFUSED = {"prompt", "moderation", "background_options"}
 HINTS = get_type_hints(ResponseCreateParamsBase, include_extras=True)
 
 
@@ -189,9 +190,12 @@ def test_echoed_settings_parse_as_the_sdk_s_types() -> None:
         reasoning=create.reasoning,
         metadata=create.metadata,
         user="u",
+        conversation=ConversationReference("conv_1"),
     )
     parsed = RESPONSE.validate_python(msgspec.json.decode(e.encode(response)))
     assert extras(parsed) <= ONLY_OURS
+    assert parsed.conversation is not None
+    assert parsed.conversation.id == "conv_1"
     assert [tool.type for tool in parsed.tools] == ["function", "custom", "web_search"]
     assert parsed.tool_choice.type == "allowed_tools"  # type: ignore[union-attr]
     assert parsed.tool_choice.mode == "auto"  # type: ignore[union-attr]

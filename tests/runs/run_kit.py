@@ -1,5 +1,6 @@
 """What the tests of runs share: a store in memory, a backend that can be held, and what must hold of every run."""
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
@@ -25,14 +26,15 @@ from ore.stores.base import (
     Fenced,
     ItemPage,
     Lease,
-    MissingAncestor,
     RunState,
+    StoredConversation,
     StoredEvent,
     StoredItem,
     StoredResponse,
     StoredRun,
     Turn,
 )
+from stores.store_kit import Model as StoreModel
 
 NOW = 1_795_000_000
 OWNER = "me"
@@ -58,6 +60,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], StoredResponse] = {}
         self.runs: dict[tuple[str, str], KeptRun] = {}
+        self.models: defaultdict[str, StoreModel] = defaultdict(StoreModel)
         self.saves = 0
         self.fault: Exception | None = None
         self.hangs = False
@@ -86,6 +89,7 @@ class MemoryStore:
             self.runs[owner, response.id].ended = True
         self.saves += 1
         self.kept[owner, response.id] = response
+        self.models[owner].save(response)
 
     async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
         await self.save(owner, response)
@@ -162,28 +166,65 @@ class MemoryStore:
 
     async def delete(self, owner: str, response_id: str) -> bool:
         await anyio.lowlevel.checkpoint()
-        return self.kept.pop((owner, response_id), None) is not None
+        self.kept.pop((owner, response_id), None)
+        return self.models[owner].delete(response_id)
 
     async def chain(self, owner: str, response_id: str) -> list[Turn] | None:
         await anyio.lowlevel.checkpoint()
         if self.fault is not None:
             raise self.fault
-        turns: list[Turn] = []
-        at: str | None = response_id
-        while at is not None:
-            found = self.kept.get((owner, at))
-            if found is None and not turns:
-                return None
-            if found is None:
-                raise MissingAncestor(at)
-            turns.insert(0, Turn(id=found.id, status=found.status, input=found.input, output=found.output))
-            at = found.previous_response_id
-        return turns
+        return self.models[owner].chain(response_id)
 
     async def input_items(
         self, owner: str, response_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
     ) -> ItemPage | None:
         raise NotImplementedError("runs do not list")
+
+    async def create_conversation(
+        self, owner: str, conversation: StoredConversation, items: Sequence[StoredItem] = ()
+    ) -> None:
+        (await self._asked(owner)).create_conversation(conversation, items)
+
+    async def load_conversation(self, owner: str, conversation_id: str) -> StoredConversation | None:
+        return (await self._asked(owner)).load_conversation(conversation_id)
+
+    async def update_conversation(self, owner: str, conversation_id: str, metadata: bytes) -> StoredConversation | None:
+        return (await self._asked(owner)).update_conversation(conversation_id, metadata)
+
+    async def delete_conversation(self, owner: str, conversation_id: str) -> bool:
+        return (await self._asked(owner)).delete_conversation(conversation_id)
+
+    async def add_conversation_items(self, owner: str, conversation_id: str, items: Sequence[StoredItem]) -> bool:
+        return (await self._asked(owner)).add_conversation_items(conversation_id, items)
+
+    async def conversation_items(
+        self, owner: str, conversation_id: str, *, holder: str | None = None
+    ) -> tuple[StoredItem, ...] | None:
+        return (await self._asked(owner)).conversation_items(conversation_id, holder)
+
+    async def list_conversation_items(
+        self, owner: str, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ItemPage | None:
+        return (await self._asked(owner)).list_conversation_items(conversation_id, limit, order, after)
+
+    async def conversation_item(self, owner: str, conversation_id: str, item_id: str) -> StoredItem | None:
+        return (await self._asked(owner)).conversation_item(conversation_id, item_id)
+
+    async def delete_conversation_item(self, owner: str, conversation_id: str, item_id: str) -> bool:
+        return (await self._asked(owner)).delete_conversation_item(conversation_id, item_id)
+
+    async def lock_conversation(self, owner: str, conversation_id: str, holder: str, seconds: float) -> bool | None:
+        return (await self._asked(owner)).lock_conversation(conversation_id, holder, seconds)
+
+    async def unlock_conversation(self, owner: str, conversation_id: str, holder: str) -> None:
+        (await self._asked(owner)).unlock_conversation(conversation_id, holder)
+
+    async def _asked(self, owner: str) -> StoreModel:
+        """What answers for this owner, once others had their turn."""
+        await anyio.lowlevel.checkpoint()
+        if self.fault is not None:
+            raise self.fault
+        return self.models[owner]
 
     async def health(self) -> bool:
         return True

@@ -89,6 +89,13 @@ def create(client: RawClient, **fields: Any) -> Answer:
     return client.request("POST", "/v1/responses", body, content_type="application/json")
 
 
+def conversation(client: RawClient) -> str:
+    """The path of a new conversation with one item."""
+    body = b'{"items": [{"role": "user", "content": "Hi"}]}'
+    answer = client.request("POST", "/v1/conversations", body, content_type="application/json")
+    return f"/v1/conversations/{answer.json()['id']}"
+
+
 # F20: too much of everything
 
 HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -592,6 +599,11 @@ PLACES = {
     "delete": ("DELETE", "/v1/responses/{}"),
     "input items": ("GET", "/v1/responses/{}/input_items"),
     "model": ("GET", "/v1/models/{}"),
+    "conversation": ("GET", "/v1/conversations/{}"),
+    "deleted conversation": ("DELETE", "/v1/conversations/{}"),
+    "conversation items": ("GET", "/v1/conversations/{}/items"),
+    "item of no conversation": ("GET", "/v1/conversations/conv_0/items/{}"),
+    "deleted item of no conversation": ("DELETE", "/v1/conversations/conv_0/items/{}"),
 }
 
 
@@ -606,6 +618,18 @@ def test_hostile_ids_are_not_found(server: ScriptedServer, place: str) -> None:
             assert len(answer.error()["message"]) < 600
             assert "x-evil" not in answer.headers
         answers_normally(client)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_hostile_ids_of_items_are_not_found(server: ScriptedServer, method: str) -> None:
+    """In a conversation that is there, too; and it is whole afterwards."""
+    with RawClient(server.port) as client:
+        path = f"{conversation(client)}/items"
+        for encoded in IDS.values():
+            answer = client.request(method, f"{path}/{encoded}")
+            refused(answer, 404)
+            assert "x-evil" not in answer.headers
+        assert len(client.request("GET", path).json()["data"]) == 1
 
 
 BAD_QUERIES: dict[str, tuple[str, str]] = {
@@ -649,6 +673,16 @@ def test_bad_queries_name_their_parameter(server: ScriptedServer) -> None:
         path = f"/v1/responses/{create(client).json()['id']}"
         for query, param in BAD_QUERIES.values():
             refused(client.request("GET", path + query), 400, param=param)
+        answers_normally(client)
+
+
+def test_bad_queries_for_the_items_of_a_conversation(server: ScriptedServer) -> None:
+    """They are those for the items of a response, and are refused alike."""
+    with RawClient(server.port) as client:
+        path = f"{conversation(client)}/items"
+        for query, param in BAD_QUERIES.values():
+            if query.startswith("/input_items"):
+                refused(client.request("GET", path + query.removeprefix("/input_items")), 400, param=param)
         answers_normally(client)
 
 
@@ -709,7 +743,13 @@ def test_unknown_paths_are_not_found(server: ScriptedServer, method: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/models", "/v1/responses/resp_0", "/livez"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/responses", "/v1/models", "/v1/responses/resp_0", "/livez"),
+        *("/v1/conversations", "/v1/conversations/c", "/v1/conversations/c/items", "/v1/conversations/c/items/i"),
+    ],
+)
 def test_other_methods_name_the_right_ones(server: ScriptedServer, method: str, path: str) -> None:
     """A method that a path does not take is a 405 with `Allow`, and the connection goes on."""
     with RawClient(server.port) as client:

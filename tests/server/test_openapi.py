@@ -43,6 +43,7 @@ from ore.core.deltas import (
 from ore.errors import InvalidRequest, ModelFailed, TooManyRequests, Unavailable
 from ore.protocol import items
 from ore.protocol.responses import CreateBody, check_create
+from ore.server.conversations import ConversationEndpoints
 from ore.server.endpoints import Endpoints
 from ore.server.openapi import openapi_document
 from servers import ScriptedServer
@@ -253,7 +254,7 @@ def test_refusals_are_as_described(server: ScriptedServer, fields: Json, status:
 def test_the_other_answers_are_as_described(server: ScriptedServer) -> None:
     """Lists, models, deletions, health and version match their schemas, and so do the errors of their operations."""
     made = create(server, model=MODEL, input=[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
-    response_id = made.json()["id"]
+    response_id, talk = made.json()["id"], conversation(server)
     expected = [
         ("GET", f"/v1/responses/{response_id}/input_items?limit=1", "/v1/responses/{response_id}/input_items", 200),
         ("GET", f"/v1/responses/{response_id}/input_items?limit=0", "/v1/responses/{response_id}/input_items", 400),
@@ -263,6 +264,15 @@ def test_the_other_answers_are_as_described(server: ScriptedServer) -> None:
         ("DELETE", f"/v1/responses/{response_id}", "/v1/responses/{response_id}", 404),
         ("GET", f"/v1/responses/{response_id}", "/v1/responses/{response_id}", 404),
         ("GET", "/v1/responses", "/v1/responses", 405),
+        ("GET", f"/v1/conversations/{talk}", "/v1/conversations/{conversation_id}", 200),
+        ("GET", "/v1/conversations/conv_0", "/v1/conversations/{conversation_id}", 404),
+        ("GET", f"/v1/conversations/{talk}/items", "/v1/conversations/{conversation_id}/items", 200),
+        ("GET", f"/v1/conversations/{talk}/items?limit=0", "/v1/conversations/{conversation_id}/items", 400),
+        ("GET", f"/v1/conversations/{talk}/items/i", "/v1/conversations/{conversation_id}/items/{item_id}", 200),
+        ("DELETE", f"/v1/conversations/{talk}/items/i", "/v1/conversations/{conversation_id}/items/{item_id}", 200),
+        ("GET", f"/v1/conversations/{talk}/items/i", "/v1/conversations/{conversation_id}/items/{item_id}", 404),
+        ("DELETE", f"/v1/conversations/{talk}", "/v1/conversations/{conversation_id}", 200),
+        ("DELETE", f"/v1/conversations/{talk}", "/v1/conversations/{conversation_id}", 404),
         ("GET", "/v1/models", "/v1/models", 200),
         ("GET", f"/v1/models/{MODEL}", "/v1/models/{model_id}", 200),
         ("GET", "/v1/models/org/nobody", "/v1/models/{model_id}", 404),
@@ -293,6 +303,10 @@ def test_requests_that_match_the_document_are_taken(server: ScriptedServer, labe
         "POST /v1/responses/compact",
         "GET /v1/responses/{response_id}",
         "GET /v1/responses/{response_id}/input_items",
+        "POST /v1/conversations",
+        "POST /v1/conversations/{conversation_id}",
+        "POST /v1/conversations/{conversation_id}/items",
+        "GET /v1/conversations/{conversation_id}/items",
     ],
 )
 def test_requests_that_do_not_match_are_refused(server: ScriptedServer, label: str) -> None:
@@ -312,34 +326,36 @@ def test_the_shapes_that_are_checked_by_code_are_as_described(
 def fuzz(server: ScriptedServer, operation: Any, mode: GenerationMode, hidden: Iterable[str] = ()) -> None:
     """Send generated requests to an operation, and judge the answers. `hidden` fields exist, but it knows them not."""
     print(f"ORE_TEST_SEED={SEED}")  # noqa: T201
-    is_create = operation.method == "post"
+    posts, asks = operation.method == "post", operation.path.startswith("/v1/responses")
     documented = set(operation.definition.raw["responses"])
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
     if mode is GenerationMode.NEGATIVE:
         checks.append(negative_data_rejection)
-    elif is_create:
+    elif posts:
         checks.append(positive_data_acceptance)
     known = {"response_id": create(server, model=MODEL, input="Hi").json()["id"], "model_id": MODEL}
+    known |= {"conversation_id": conversation(server), "item_id": "i"}
     numbers = itertools.count()
 
     @seed(SEED)
     @settings(
-        max_examples=EXAMPLES if is_create else EXAMPLES // 3,
+        max_examples=EXAMPLES if posts else EXAMPLES // 3,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def send(case: Any) -> None:
-        if mode is GenerationMode.POSITIVE and is_create:
+    def play(case: Any) -> None:
+        if mode is GenerationMode.POSITIVE and posts and asks:
             case.body = with_rules({key: value for key, value in case.body.items() if key not in hidden})
-        if next(numbers) % 2 and operation.method == "get":  # every other request is for something that there is
+        odd = next(numbers) % 2
+        if posts or (odd and operation.method == "get"):  # every other request is for something that there is
             case.path_parameters |= {name: known[name] for name in case.path_parameters}
         answer = case.call_and_validate(base_url=server.url, session=session, timeout=10, checks=checks)
         assert str(answer.status_code) in documented | {"400", "404"}
 
     with requests.Session() as session:
-        send()
+        play()
 
 
 def _about(field: str) -> Any:
@@ -357,6 +373,7 @@ def with_rules(body: Json) -> Json:
     """A generated body, put right where rules join fields, which no schema expresses."""
     body = {**body, "model": MODEL}
     body.pop("previous_response_id", None)
+    body.pop("conversation", None)
     if not body.get("input"):
         body["input"] = "Hi"
     if isinstance(body["input"], list):
@@ -429,7 +446,19 @@ def resolve(schema: Json) -> Json:
 
 
 def create(server: ScriptedServer, **body: Any) -> Answer:
-    return ask(server.port, "POST", "/v1/responses", msgspec.json.encode(body), content_type="application/json")
+    return send(server, "/v1/responses", body)
+
+
+def conversation(server: ScriptedServer) -> str:
+    """The id of a new conversation that holds the item `i`, and more."""
+    body = {"items": [{"role": "user", "content": "Hi", "id": "i"}, {"role": "assistant", "content": "Hello"}]}
+    answer = send(server, "/v1/conversations", body)
+    conforms(answer, "post", "/v1/conversations", 200)
+    return str(answer.json()["id"])
+
+
+def send(server: ScriptedServer, path: str, body: Json) -> Answer:
+    return ask(server.port, "POST", path, msgspec.json.encode(body), content_type="application/json")
 
 
 def _events(answer: Answer) -> Iterator[Json]:
@@ -460,13 +489,16 @@ def _methods(path: Json) -> Json:
 def _routes() -> list[Any]:
     """Those of the endpoints, which need no parts to be listed."""
     parts: Any = None
-    return Endpoints(
-        supervisor=parts,
-        router=parts,
-        store=parts,
-        sealer=parts,
-        new_id=parts,
-        sse_idle=1,
-        sse_done=True,
-        strict_fields=False,
-    ).routes()
+    return (
+        Endpoints(
+            supervisor=parts,
+            router=parts,
+            store=parts,
+            sealer=parts,
+            new_id=parts,
+            sse_idle=1,
+            sse_done=True,
+            strict_fields=False,
+        ).routes()
+        + ConversationEndpoints(store=parts, new_id=parts, now=parts, strict_fields=False).routes()
+    )

@@ -44,6 +44,30 @@ async def main():
 asyncio.run(main())
 """
 
+CONVERSING = """
+import asyncio, itertools, sys
+from pathlib import Path
+from ore.stores.sqlite import SQLiteStore
+from store_kit import conversation, items, response
+
+async def caller(store, name):
+    await store.create_conversation("ada", conversation(name), items(f"{name}-first"))
+    print(name, f"{name}-first", flush=True)
+    for n in itertools.count():
+        await store.lock_conversation("ada", name, f"{name}-{n}", 3600)
+        await store.save("ada", response(f"{name}-{n}", conversation=name))
+        print(name, f"{name}-{n}_out", flush=True)
+        await store.add_conversation_items("ada", name, items(f"{name}-{n}-by-hand"))
+        print(name, f"{name}-{n}-by-hand", flush=True)
+
+async def main():
+    store = SQLiteStore(Path(sys.argv[1]))
+    await store.start()
+    await asyncio.gather(*(caller(store, f"{sys.argv[2]}-{c}") for c in range(4)))
+
+asyncio.run(main())
+"""
+
 FAILING_DISK = """
 import asyncio, os, sys
 from pathlib import Path
@@ -198,6 +222,23 @@ async def test_kill_9_loses_nothing_acknowledged(path: Path, series: int) -> Non
     for repetition in range(5):
         acknowledged |= killed_after(moments.randrange(1, 120), child(WRITER, path, repetition))
     await check(path, acknowledged)
+
+
+@pytest.mark.parametrize("series", range(3))
+async def test_kill_9_leaves_conversations_whole(path: Path, series: int) -> None:
+    """Each item that was acknowledged is in its conversation, in order, and no response is there by half."""
+    moments = random.Random(series)
+    acknowledged: set[str] = set()
+    for repetition in range(3):
+        acknowledged |= killed_after(moments.randrange(1, 120), child(CONVERSING, path, repetition))
+    async with running(SQLiteStore(path)) as store:
+        kept = {name: await store.conversation_items("ada", name) for name, _ in map(str.split, acknowledged)}
+        order = {name: [item.id for item in found or ()] for name, found in kept.items()}
+        assert {line for line in acknowledged if line.split()[1] not in order[line.split()[0]]} == set()
+        for name, ids in order.items():
+            made = [f"{name}-{n}{what}" for n in range(len(ids)) for what in ("_in", "_out", "-by-hand")]
+            assert ids == [f"{name}-first", *made][: len(ids)]
+            assert not ids[-1].endswith("_in")
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -73,6 +73,13 @@ def convert(value: Any, kind: type[T], at: str = "") -> T:
         raise explain(str(error), at) from None
 
 
+def refuse_unknown(body: JsonObject, kind: type[msgspec.Struct]) -> None:
+    """Refuse the first key that is no field of `kind`."""
+    for key in body:
+        if key not in kind.__struct_fields__:
+            raise InvalidRequest(f"Unknown parameter: '{key[:64]}'.", code="unknown_parameter", param=key[:64])
+
+
 def explain(problem: str, at: str) -> InvalidRequest:
     """Turn msgspec's sentence about a value into ours, with `code` and `param` (wire contract, section 9)."""
     problem, _, path = problem.partition(" - at `$")

@@ -104,6 +104,7 @@ TOOL_ITEMS = ("tool_search_output", "additional_tools")
 """Items that bring tools, which can be called from there on."""
 
 DEMANDS = {
+    "compaction_trigger": "send it as the last item of a request's 'input'",
     "configuration_update": "send 'reasoning' and 'text' with each request",
 }
 """Items that ask the server to do something; to keep them like history would be to ignore them."""
@@ -118,12 +119,15 @@ def check_input(value: Any, new_id: NewId) -> list[JsonObject]:
     if not isinstance(value, list):
         message = f"Invalid type for 'input': expected a string or an array of items, but got {type_name(value)}."
         raise InvalidRequest(message, code="invalid_type", param="input")
-    items = [check_item(item, f"input[{index}]", new_id) for index, item in enumerate(value)]
-    for index, item in enumerate(items[:-1]):
-        if item["type"] == "compaction_trigger":
-            message = f"'input[{index}]' is a compaction trigger, which has to be the last item."
-            raise InvalidRequest(message, param=f"input[{index}].type")
-    return items
+    return [check_item(item, f"input[{index}]", new_id) for index, item in enumerate(value)]
+
+
+def without_trigger(value: Any) -> tuple[Any, bool]:
+    """The `input` of a request without the compaction trigger at its end, and whether there was one."""
+    last = value[-1] if isinstance(value, list) and value else None
+    if not isinstance(last, dict) or last.get("type") != "compaction_trigger":
+        return value, False
+    return value[:-1], True
 
 
 def check_item(item: Any, at: str, new_id: NewId) -> JsonObject:
@@ -133,7 +137,7 @@ def check_item(item: Any, at: str, new_id: NewId) -> JsonObject:
         raise InvalidRequest(message, code="invalid_type", param=at)
     kind = item_type(item, at)
     if kind in DEMANDS:
-        message = f"'{at}' is of type '{kind}', which this server does not act on: {DEMANDS[kind]}."
+        message = f"'{at}' is of type '{kind}', which is not acted on here: {DEMANDS[kind]}."
         raise InvalidRequest(message, param=f"{at}.type")
     if kind != "message" and item.get("id") is not None:
         check_string(item["id"], f"{at}.id", 512)

@@ -10,8 +10,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from ore.errors import InvalidRequest
 from ore.ids import NewId
 from ore.protocol import configuration
-from ore.protocol.decoding import JsonObject, convert, one_of
-from ore.protocol.items import TOOL_ITEMS, Item, check_input, read_item
+from ore.protocol.conversations import ConversationReference, check_conversation
+from ore.protocol.decoding import JsonObject, convert, one_of, refuse_unknown
+from ore.protocol.items import TOOL_ITEMS, Item, check_input, read_item, without_trigger
 from ore.protocol.tools import check_tool_choice, check_tools
 
 Text64 = Annotated[str, Meta(max_length=64)]
@@ -76,6 +77,7 @@ class Create(Struct, frozen=True, kw_only=True):
     input: list[JsonObject]
     instructions: str | None
     previous_response_id: str | None
+    conversation: str | None
     include: tuple[str, ...]
     tools: list[JsonObject]
     tool_choice: str | JsonObject
@@ -111,7 +113,6 @@ class Create(Struct, frozen=True, kw_only=True):
 
 
 _REFUSED = {
-    "conversation": "send 'previous_response_id' or the whole history as 'input'",
     "prompt": "stored prompt templates do not exist here; send 'instructions' and 'input'",
 }
 """What would change the answer silently if it were ignored, and what to do instead."""
@@ -120,19 +121,20 @@ _REFUSED = {
 def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
     """Check a decoded create body. Raises `InvalidRequest` with `code`, `param` and the next step."""
     if strict_fields:
-        refuse_unknown(body)
+        refuse_unknown(body, CreateBody)
     sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
     tools = check_tools(sent.tools)
-    items = check_input(sent.input, new_id)
-    more_may_come = sent.previous_response_id or any(item["type"] in TOOL_ITEMS for item in items)
-    compacts = bool(items) and items[-1]["type"] == "compaction_trigger"
+    given, compacts = without_trigger(sent.input)
+    items, earlier = check_input(given, new_id), sent.previous_response_id or sent.conversation
+    more_may_come = earlier or any(item["type"] in TOOL_ITEMS for item in items)
     return Create(
         model=sent.model or None,
-        input=items[:-1] if compacts else items,
+        input=items,
         instructions=sent.instructions,
         previous_response_id=sent.previous_response_id or None,
+        conversation=check_conversation(sent.conversation),
         include=configuration.check_include(sent.include or []),
         tools=tools,
         tool_choice=check_tool_choice(sent.tool_choice, None if more_may_come else tools),
@@ -173,7 +175,7 @@ def check_compact(body: JsonObject, new_id: NewId, *, strict_fields: bool = Fals
         message = "Missing required parameter: 'model'."
         raise InvalidRequest(message, code="missing_required_parameter", param="model")
     if strict_fields:
-        refuse_unknown(body)
+        refuse_unknown(body, CreateBody)
     return check_create({key: body[key] for key in COMPACTED if key in body}, new_id)
 
 
@@ -187,15 +189,8 @@ COUNTED = (
 def check_count(body: JsonObject, new_id: NewId, *, strict_fields: bool = False) -> Create:
     """Check a decoded body of `POST /responses/input_tokens` (wire contract, section 14)."""
     if strict_fields:
-        refuse_unknown(body)
+        refuse_unknown(body, CreateBody)
     return check_create({key: body[key] for key in COUNTED if key in body}, new_id)
-
-
-def refuse_unknown(body: JsonObject) -> None:
-    """Refuse the first key that no field of the contract names."""
-    for key in body:
-        if key not in CreateBody.__struct_fields__:
-            raise InvalidRequest(f"Unknown parameter: '{key[:64]}'.", code="unknown_parameter", param=key[:64])
 
 
 def _with_integers(body: JsonObject) -> JsonObject:
@@ -223,7 +218,8 @@ def _check_combinations(sent: CreateBody) -> None:
         raise _unsupported("background_options.completion_window", "leave it out")
     if sent.stream_options and not sent.stream:
         raise InvalidRequest("'stream_options' is only allowed together with 'stream': true.", param="stream_options")
-    if not sent.input and sent.input != "" and not (sent.previous_response_id or sent.instructions):
+    given = sent.previous_response_id or sent.conversation or sent.instructions
+    if not sent.input and sent.input != "" and not given:
         raise InvalidRequest(
             "Missing required parameter: 'input'. Send a string, or an array of items.",
             code="missing_required_parameter",
@@ -302,12 +298,18 @@ class Response(Struct, kw_only=True):
     usage: Usage | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     user: str | UnsetType = UNSET
+    conversation: ConversationReference | UnsetType = UNSET
 
 
 def read_response(raw: JsonObject) -> Response:
     """The response that was sent as `raw`. Encoding it again gives the same bytes."""
-    shaped = {key: raw[key] and convert(raw[key], kind, key) for key, kind in _SHAPED.items()}
+    shaped = {key: convert(raw[key], kind, key) for key, kind in _SHAPED.items() if raw.get(key) is not None}
     return Response(**{**raw, **shaped, "output": [read_item(item) for item in raw["output"]]})
 
 
-_SHAPED: dict[str, Any] = {"error": ResponseError, "incomplete_details": IncompleteDetails, "usage": Usage}
+_SHAPED: dict[str, Any] = {
+    "error": ResponseError,
+    "incomplete_details": IncompleteDetails,
+    "usage": Usage,
+    "conversation": ConversationReference,
+}

@@ -12,18 +12,24 @@ import msgspec
 from ore.core import compaction, history
 from ore.core.history import Context
 from ore.core.sealing import NotOurs, Sealer
-from ore.errors import InvalidRequest, NotFound
+from ore.errors import Conflict, InvalidRequest, NotFound
 from ore.protocol.decoding import JsonObject, quoted
 from ore.runs.run import Run
 from ore.stores.base import MissingAncestor, Store
+
+LOCK_MARGIN = 60.0
+"""Seconds that a conversation stays locked beyond the time that its run may take."""
 
 REASONING = "reasoning"
 """The purpose under which reasoning is sealed."""
 
 
-async def context(run: Run, store: Store, sealer: Sealer) -> Context:
-    """The context of a run. Raises `InvalidRequest` or `NotFound` for what is not there, not ours or does not pair."""
-    earlier = await _earlier(run, store)
+async def context(run: Run, store: Store, sealer: Sealer, *, hold: bool = True) -> Context:
+    """The context of a run. Raises `InvalidRequest` or `NotFound` for what is not there, not ours or does not pair.
+
+    `hold`: keep other runs away from its conversation from now on; raises `Conflict` when one is there already.
+    """
+    earlier = await _earlier(run, store, hold=hold)
     if run.claimed is not None:  # what was taken in has been checked, and has its ids
         new: Sequence[JsonObject] = run.context.taken
     else:
@@ -35,13 +41,43 @@ async def context(run: Run, store: Store, sealer: Sealer) -> Context:
     return history.context(earlier, new, run.new_id, opened)
 
 
-async def _earlier(run: Run, store: Store) -> list[JsonObject]:
+async def _conversation(run: Run, store: Store, conversation_id: str, *, hold: bool) -> list[JsonObject]:
+    """The items of a conversation. Raises when it is gone, or when it is to be held and another run has it."""
+    if hold:
+        await _hold(run, store, conversation_id)
+    items = await store.conversation_items(run.owner, conversation_id, holder=run.id if hold else None)
+    if items is None:
+        raise _no_conversation(conversation_id)
+    return [msgspec.json.decode(item.body) for item in items]
+
+
+async def _hold(run: Run, store: Store, conversation_id: str) -> None:
+    held = await store.lock_conversation(run.owner, conversation_id, run.id, run.seconds + LOCK_MARGIN)
+    if held is None:
+        raise _no_conversation(conversation_id)
+    if not held:
+        raise Conflict(
+            "Another response is being made in this conversation. Send the request again when it has ended.",
+            code="conversation_locked",
+            param="conversation",
+            headers={"retry-after": "1", "x-should-retry": "true"},
+        )
+    run.locked = True
+
+
+def _no_conversation(conversation_id: str) -> NotFound:
+    return NotFound(f"Conversation with id {quoted(conversation_id)} not found.", param="conversation")
+
+
+async def _earlier(run: Run, store: Store, *, hold: bool) -> list[JsonObject]:
     """The items that come before the input, oldest first.
 
     A connection's memory comes first, unless the response is to be stored: the store then knows where its history is.
     What only the connection knows becomes part of the input, because nobody could look it up later.
     """
-    response_id = run.create.previous_response_id
+    response_id, conversation_id = run.create.previous_response_id, run.create.conversation
+    if conversation_id is not None:
+        return await _conversation(run, store, conversation_id, hold=hold)
     if response_id is None or (run.claimed is not None and run.link is None):
         return []
     known = run.remembered(response_id) if run.remembered is not None else None

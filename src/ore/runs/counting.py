@@ -9,6 +9,6 @@ from ore.tools.base import hosted
 async def input_tokens(run: Run, shared: Shared) -> int:
     """By the model's own tokenizer; what `usage.input_tokens` of the same create would say. `run` never begins."""
     target = await shared.router.choose(run.create.model)
-    run.context = await context(run, shared.store, shared.sealer)
+    run.context = await context(run, shared.store, shared.sealer, hold=False)
     request = asked(run, target, hosted(run.create.tools, shared.tools), shared.sealer)
     return await target.backend.count_tokens(request)

@@ -56,6 +56,7 @@ async def execute(run: Run, shared: Shared) -> None:
             outcome = Outcome(status="failed", fault=_fault_of(error, run))
         finally:
             await _conclude(run, outcome or _stopped(run), shared)
+            await _unlock(run, shared)
     finally:
         run.end()
 
@@ -115,6 +116,7 @@ async def _save(run: Run, final: Response, shared: Shared) -> HTTPFault | None:
     with anyio.move_on_after(SAVE_SECONDS, shield=True):
         try:
             await shared.store.save(run.owner, to_stored(final, run.context.taken, run.link))
+            run.locked = False
         except StorageFailed as fault:
             logger.exception("response %s could not be saved", run.id)
             return fault
@@ -123,6 +125,18 @@ async def _save(run: Run, final: Response, shared: Shared) -> HTTPFault | None:
         return None
     logger.error("response %s could not be saved within %g s", run.id, SAVE_SECONDS)
     return StorageFailed("The response could not be saved in time. Send the request again in a moment.")
+
+
+async def _unlock(run: Run, shared: Shared) -> None:
+    """Give the conversation back, where no save of the response has; a run that goes on elsewhere keeps it."""
+    kept_on = run.durable is not None and run.durable.broken
+    if not run.locked or run.create.conversation is None or kept_on:
+        return
+    with anyio.move_on_after(SAVE_SECONDS, shield=True):
+        try:
+            await shared.store.unlock_conversation(run.owner, run.create.conversation, run.id)
+        except StorageFailed:  # it unlocks itself in time
+            logger.exception("the conversation of response %s could not be unlocked", run.id)
 
 
 async def _conclude_durable(run: Run, log: DurableLog, outcome: Outcome, shared: Shared) -> None:
@@ -139,6 +153,7 @@ async def _conclude_durable(run: Run, log: DurableLog, outcome: Outcome, shared:
             last = log.take()
             stored = to_stored(final, run.context.taken, run.link)
             await shared.store.save(run.owner, stored, fence=run.fence, events=last)
+            run.locked = False
             log.publish(last)
     except Exception:  # the lease runs out, and somebody goes on from what is kept
         logger.exception("the end of background response %s could not be kept", run.id)

@@ -37,6 +37,7 @@ class Run:
         *,
         new_id: NewId,
         created_at: int,
+        seconds: float = 600.0,
         seal: Seal | None = None,
         remembered: Remembered | None = None,
         claimed: ClaimedRun | None = None,
@@ -46,6 +47,10 @@ class Run:
         self.owner = owner
         self.create = create
         self.created_at = created_at
+        self.seconds = seconds
+        """How long it may take."""
+        self.locked = False
+        """Whether it holds its conversation."""
         self.remembered = remembered
         self.claimed = claimed
         """What another process left of it; None for a run of our own."""

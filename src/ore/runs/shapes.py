@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
+from msgspec import UnsetType
 
 from ore.backends.base import ModelRequest, Sampling
 from ore.core.callable_tools import effective_tools
 from ore.core.fold import Fold
+from ore.protocol.conversations import ConversationReference
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import decode, encode
 from ore.protocol.items import Item
@@ -91,6 +93,7 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
         truncation=create.truncation,
         metadata=create.metadata,
         user=msgspec.UNSET if create.user is None else create.user,
+        conversation=msgspec.UNSET if create.conversation is None else ConversationReference(create.conversation),
     )
 
 
@@ -104,6 +107,7 @@ def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | N
         created_at=response.created_at,
         status=response.status,
         previous_response_id=link,
+        conversation=None if isinstance(response.conversation, UnsetType) else response.conversation.id,
         envelope=encode(msgspec.structs.replace(response, output=[])),
         input=tuple(StoredItem(item["id"], encode(item)) for item in new_input),
         output=tuple(StoredItem(_id_of(item), encode(item)) for item in response.output),

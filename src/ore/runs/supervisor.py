@@ -122,6 +122,7 @@ class Supervisor:
             create,
             new_id=self._new_id,
             created_at=claimed.response.created_at if claimed is not None else self._shared.now(),
+            seconds=self._background.run if create.background else self._run_seconds,
             seal=partial(context.sealed_reasoning, self._shared.sealer, owner),
             remembered=remembered,
             claimed=claimed,
@@ -178,8 +179,7 @@ class Supervisor:
             await self._idle.wait()
 
     async def _supervise(self, run: Run) -> None:
-        seconds = self._run_seconds if run.durable is None else self._background.run
-        run.scope.deadline = anyio.current_time() + seconds
+        run.scope.deadline = anyio.current_time() + run.seconds
         try:
             await execute(run, self._shared)
         except Exception:

@@ -4,11 +4,10 @@ Every path of the wire that ORE serves is in `routes`, in the order in which the
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response as HTTPResponse
 from starlette.routing import Route
@@ -20,11 +19,11 @@ from ore.core.compaction import summarising
 from ore.core.history import check_continuable
 from ore.core.lifecycle import TERMINAL_STATUSES
 from ore.core.sealing import Sealer
-from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UnsupportedMediaType, UpgradeRequired
+from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from ore.ids import NewId
 from ore.protocol import OPEN_RESPONSES_RELEASE
 from ore.protocol.configuration import check_include
-from ore.protocol.decoding import JsonObject, parse_json_object, quoted
+from ore.protocol.decoding import JsonObject, quoted
 from ore.protocol.events import encode
 from ore.protocol.responses import Create, check_compact, check_count, check_create
 from ore.routing.router import Router, unknown_model
@@ -33,16 +32,12 @@ from ore.runs.log import EventLog, Follower
 from ore.runs.run import Run
 from ore.runs.shapes import from_stored, running
 from ore.runs.supervisor import Supervisor
+from ore.server.answers import item_list, json_response, unknown_cursor
+from ore.server.reading import OWNER, array, checked, flag, page_query
 from ore.server.sse import EventStream, while_connected
 from ore.stores.base import Store, UnknownCursor
 
 logger = logging.getLogger("ore.server")
-
-LONG_BODY = 256 * 1024
-"""Bytes above which a body takes milliseconds to check."""
-
-OWNER = "default"
-"""Whom everything belongs to while there are no keys."""
 
 Endpoint = Callable[[Request], Awaitable[Any]]
 
@@ -146,8 +141,8 @@ class Endpoints:
     async def retrieve(self, request: Request) -> Any:
         """`GET /responses/{id}`: as last stored, or as it stands while it runs; or its events, from any point."""
         response_id = request.path_params["response_id"]
-        check_include(_array(request, "include"))
-        if _flag(request, "stream"):
+        check_include(array(request, "include"))
+        if flag(request, "stream"):
             return await self._replay(request, response_id)
         if run := self._running(response_id):
             return json_response(encode(run.response))
@@ -161,7 +156,7 @@ class Endpoints:
 
     async def _replay(self, request: Request, response_id: str) -> EventStream:
         """The events of a background response, from the beginning or after a number, then those to come."""
-        after, padded = _starting_after(request), _flag(request, "include_obfuscation")
+        after, padded = _starting_after(request), flag(request, "include_obfuscation")
         state = await self._store.run_state(OWNER, response_id)
         if state is None and not self._running(response_id) and await self._store.load(OWNER, response_id) is None:
             raise _no_response(response_id)
@@ -206,30 +201,21 @@ class Endpoints:
     async def input_items(self, request: Request) -> HTTPResponse:
         """`GET /responses/{id}/input_items`: everything the model was given, a page at a time."""
         response_id = request.path_params["response_id"]
-        check_include(_array(request, "include"))
-        limit, order, after = _page_query(request)
+        check_include(array(request, "include"))
+        limit, order, after = page_query(request)
         if self._running(response_id):
             message = f"Response '{response_id}' is still running. List its items when it has ended."
             raise InvalidRequest(message, param="response_id")
         try:
             page = await self._store.input_items(OWNER, response_id, limit=limit, order=order, after=after)
         except UnknownCursor:
-            raise InvalidRequest(f"'after' names no item of this list: {quoted(after)}.", param="after") from None
+            raise unknown_cursor(after) from None
         if page is None:
             raise _no_response(response_id)
-        ends = encode({"first_id": page.items[0].id, "last_id": page.items[-1].id}) if page.items else _NO_ENDS
-        items = b",".join(item.body for item in page.items)
-        more = b"true" if page.has_more else b"false"
-        return json_response(b'{"object":"list","data":[%b],%b,"has_more":%b}' % (items, ends[1:-1], more))
+        return item_list(page)
 
     async def _checked(self, request: Request, check: Callable[..., Create]) -> Create:
-        """Read a body and check it; a long one in a thread, because others have their turn meanwhile."""
-        body = await read_body(request)
-
-        def work() -> Create:
-            return check(parse_json_object(body), self._new_id, strict_fields=self._strict_fields)
-
-        return await anyio.to_thread.run_sync(work) if len(body) > LONG_BODY else work()
+        return await checked(request, partial(check, new_id=self._new_id, strict_fields=self._strict_fields))
 
     def _running(self, response_id: str) -> Run | None:
         """A run that will be kept under that id. One with `store: false` is nobody's but its caller's."""
@@ -277,24 +263,6 @@ class Endpoints:
         return json_response(encode({"version": __version__, "open_responses": OPEN_RESPONSES_RELEASE}))
 
 
-_NO_ENDS = b'{"first_id":null,"last_id":null}'
-
-
-async def read_body(request: Request) -> bytes:
-    """The body. Raises `UnsupportedMediaType` when it claims to be anything but JSON."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise UnsupportedMediaType(
-            f"The body's Content-Type is '{kind[:64]}'; send JSON with the header 'Content-Type: application/json'.",
-            code="unsupported_media_type",
-        )
-    return await request.body()
-
-
-def json_response(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
-    return HTTPResponse(body, status_code=status, headers=dict(headers or {}), media_type="application/json")
-
-
 def model_object(model: Model) -> JsonObject:
     """A model as the wire shows it, with ORE's own `capabilities` beside the four standard keys."""
     return {
@@ -320,11 +288,6 @@ def _no_response(response_id: str) -> NotFound:
     return NotFound(f"Response with id {quoted(response_id)} not found.", param="response_id")
 
 
-def _array(request: Request, name: str) -> list[str]:
-    """A query array in both spellings: `name=a&name=b` and `name[]=a&name[]=b`."""
-    return [*request.query_params.getlist(name), *request.query_params.getlist(f"{name}[]")]
-
-
 def _starting_after(request: Request) -> int:
     """The number of the last event that the client has; -1 for none."""
     value = request.query_params.get("starting_after", "")
@@ -334,22 +297,3 @@ def _starting_after(request: Request) -> int:
         message = "Invalid 'starting_after': expected the 'sequence_number' of the last event you have."
         raise InvalidRequest(message, code="invalid_type", param="starting_after")
     return int(value)
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false").lower()
-    if value not in ("true", "false", "1", "0"):
-        raise InvalidRequest(f"Invalid '{name}': expected true or false.", code="invalid_type", param=name)
-    return value in ("true", "1")
-
-
-def _page_query(request: Request) -> tuple[int, Literal["asc", "desc"], str | None]:
-    query = request.query_params
-    limit, order = query.get("limit", "20"), query.get("order", "desc")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= 100):
-        raise InvalidRequest("Invalid 'limit': expected an integer from 1 to 100.", param="limit")
-    if order == "asc":
-        return int(limit), "asc", query.get("after") or None
-    if order != "desc":
-        raise InvalidRequest("Invalid 'order'. Supported values are: 'asc', 'desc'.", param="order")
-    return int(limit), "desc", query.get("after") or None

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of what `ore.server.endpoints` serves, and `GET /openapi.json`.
+"""The OpenAPI 3.1 document of what the endpoints serve, and `GET /openapi.json`.
 
 Its operations are written here, its schemas in `ore.server.openapi_schemas`. It decides nothing: a test compares it
 with the routes, and real answers with it.
@@ -19,7 +19,7 @@ from ore.protocol.events import encode
 from ore.server.openapi_schemas import CREATE_EXAMPLE, RESPONSE_EXAMPLE, all_schemas, ref
 
 JSON = "application/json"
-RESPONSES, MODELS, SERVER = "Responses", "Models", "Server"
+RESPONSES, CONVERSATIONS, MODELS, SERVER = "Responses", "Conversations", "Models", "Server"
 
 
 def openapi_routes() -> list[Route]:
@@ -46,10 +46,11 @@ def openapi_document() -> JsonObject:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": RESPONSES, "description": "Ask a model, and come back to what it said."},
+            {"name": CONVERSATIONS, "description": "Keep what was said under one id, across responses."},
             {"name": MODELS, "description": "What can be asked, and what each can do."},
             {"name": SERVER, "description": "How the server is, and what it is."},
         ],
-        "paths": _response_paths() | _model_paths() | _server_paths(),
+        "paths": _response_paths() | _conversation_paths() | _item_paths() | _model_paths() | _server_paths(),
         "components": {
             "schemas": all_schemas(),
             "responses": _fault_responses(),
@@ -96,8 +97,9 @@ def _response_paths() -> JsonObject:
                 RESPONSES,
                 "listInputItems",
                 "List what the model was given",
-                "Input and output of the whole chain before this response, then its own input, a page at a time.",
-                _json(200, "One page.", "InputItemList"),
+                "What stood in the conversation, input and output of the whole chain before this response, then its "
+                "own input, a page at a time.",
+                _json(200, "One page.", "ItemList"),
                 faults=(400, 404, 503),
                 parameters=[_LIMIT, _ORDER, _AFTER, _INCLUDE],
             ),
@@ -149,6 +151,99 @@ def _no_websocket() -> JsonObject:
         {},
         faults=(405, 426),
     )
+
+
+def _conversation_paths() -> JsonObject:
+    return {
+        "/v1/conversations": {
+            "post": _taking(
+                "CreateConversation",
+                "createConversation",
+                "Begin a conversation",
+                "With its first items, if there are any. Name it as `conversation` when you ask a model.",
+                _json(200, "The conversation.", "Conversation"),
+            )
+        },
+        "/v1/conversations/{conversation_id}": {
+            "parameters": [_CONVERSATION_ID],
+            "get": _operation(
+                CONVERSATIONS,
+                "getConversation",
+                "Read a conversation",
+                "Its items are a list of their own.",
+                _json(200, "The conversation.", "Conversation"),
+                faults=(404, 503),
+            ),
+            "post": _taking(
+                "UpdateConversation",
+                "updateConversation",
+                "Change a conversation's metadata",
+                "What you send replaces all that was there; null empties it.",
+                _json(200, "The conversation, changed.", "Conversation"),
+            ),
+            "delete": _operation(
+                CONVERSATIONS,
+                "deleteConversation",
+                "Delete a conversation",
+                "It is gone together with its items. Responses that were made in it stay.",
+                _json(200, "It was there, and is gone.", "ConversationDeleted"),
+                faults=(403, 404, 503),
+            ),
+        },
+    }
+
+
+def _item_paths() -> JsonObject:
+    item_id = _parameter("path", "item_id", {"type": "string"}, "As in the item's `id`.")
+    return {
+        "/v1/conversations/{conversation_id}/items": {
+            "parameters": [_CONVERSATION_ID],
+            "get": _operation(
+                CONVERSATIONS,
+                "listItems",
+                "List a conversation's items",
+                "A page at a time.",
+                _json(200, "One page.", "ItemList"),
+                faults=(400, 404, 503),
+                parameters=[_LIMIT, _ORDER, _AFTER, _INCLUDE],
+            ),
+            "post": _taking(
+                "AddItems",
+                "addItems",
+                "Add items to a conversation",
+                "All or none, at its end. An item whose id the conversation has already gets a new one.",
+                _json(200, "The items as they are kept.", "ItemList"),
+                parameters=[_INCLUDE],
+            ),
+        },
+        "/v1/conversations/{conversation_id}/items/{item_id}": {
+            "parameters": [_CONVERSATION_ID, item_id],
+            "get": _operation(
+                CONVERSATIONS,
+                "getItem",
+                "Read an item",
+                "As it is kept.",
+                _json(200, "The item.", "KeptItem"),
+                faults=(400, 404, 503),
+                parameters=[_INCLUDE],
+            ),
+            "delete": _operation(
+                CONVERSATIONS,
+                "deleteItem",
+                "Delete an item",
+                "No response will be given it any more.",
+                _json(200, "The conversation that it was in.", "Conversation"),
+                faults=(403, 404, 503),
+            ),
+        },
+    }
+
+
+def _taking(body: str, name: str, summary: str, description: str, answers: JsonObject, **more: Any) -> JsonObject:
+    """An operation on conversations that takes a body of this schema."""
+    faults = (400, 403, 404, 413, 415, 503)
+    operation = _operation(CONVERSATIONS, name, summary, description, answers, faults=faults, **more)
+    return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": ref(body)}}}}
 
 
 def _model_paths() -> JsonObject:
@@ -274,6 +369,7 @@ _HEADERS: JsonObject = {
 }
 
 _RESPONSE_ID = _parameter("path", "response_id", {"type": "string"}, "As in the response's `id`.")
+_CONVERSATION_ID = _parameter("path", "conversation_id", {"type": "string"}, "As in the conversation's `id`.")
 _INCLUDE = _parameter(
     "query",
     "include",

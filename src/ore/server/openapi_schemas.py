@@ -14,7 +14,7 @@ from msgspec import Struct, UnsetType
 
 from ore.backends.base import Capabilities
 from ore.core.callable_tools import TOOL_TYPES
-from ore.protocol import configuration, content, events, items, responses, tools
+from ore.protocol import configuration, content, conversations, events, items, responses, tools
 from ore.protocol.decoding import JsonObject
 from ore.runs.compaction import Compaction
 
@@ -29,6 +29,7 @@ DETAILS: tuple[type[Struct], ...] = (
     responses.InputTokensDetails,
     responses.OutputTokensDetails,
     responses.Usage,
+    conversations.ConversationReference,
     Capabilities,
 )
 
@@ -120,7 +121,13 @@ def _response_schemas() -> dict[str, Schema]:
         "Deleted": _object(
             {"id": _text(), "object": _choice("response"), "deleted": {"const": True}}, "id", "object", "deleted"
         ),
-        "InputItemList": _input_item_list(),
+        "Conversation": _said(conversations.Conversation),
+        "ConversationDeleted": _object(
+            {"id": _text(), "object": _choice("conversation.deleted"), "deleted": {"const": True}},
+            *("id", "object", "deleted"),
+        ),
+        "KeptItem": _object({"id": _text(), "type": _text()}, "id", "type", description="An item as it is kept."),
+        "ItemList": _item_list(),
         "Model": _model(),
         "ModelList": _object({"object": _choice("list"), "data": _array(ref("Model"))}, "object", "data"),
         "Liveness": _object({"status": _choice("ok")}, "status"),
@@ -130,13 +137,12 @@ def _response_schemas() -> dict[str, Schema]:
     }
 
 
-def _input_item_list() -> Schema:
-    item = _object({"id": _text(), "type": _text()}, "id", "type", description="An item as the model was given it.")
+def _item_list() -> Schema:
     end = _null_or(_text())
     return _object(
         {
             "object": _choice("list"),
-            "data": _array(item),
+            "data": _array(ref("KeptItem")),
             "first_id": end,
             "last_id": end,
             "has_more": {"type": "boolean", "description": "Ask again with `after` set to the last item's id."},
@@ -220,7 +226,15 @@ def _leaves(kind: type[Struct]) -> list[type[Struct]]:
 
 def _request_schemas() -> dict[str, Schema]:
     compact = {"CompactResponse": _compact_response()}
-    return {"CreateResponse": _create_response()} | compact | _input_items() | _input_parts() | _tools() | _settings()
+    return (
+        {"CreateResponse": _create_response()}
+        | compact
+        | _conversation_bodies()
+        | _input_items()
+        | _input_parts()
+        | _tools()
+        | _settings()
+    )
 
 
 def _create_response() -> Schema:
@@ -238,6 +252,22 @@ def _compact_response() -> Schema:
     properties = {name: _create_response()["properties"][name] for name in responses.COMPACTED}
     properties["model"] = {**_text(least=1), "description": ABOUT["model"]}
     return _object(properties, "model", description="Other fields are ignored.")
+
+
+def _conversation_bodies() -> dict[str, Schema]:
+    most = conversations.MAX_ITEMS
+    described = _REFINED["metadata"] | {"description": "Up to 16 texts of your own, kept with the conversation."}
+    said = {"role": "user", "content": "I am Ada."}
+    return {
+        "CreateConversation": _object(
+            {"items": _null_or(_array(ref("InputItem"), maxItems=most)), "metadata": described},
+            examples=[{"items": [said], "metadata": {"topic": "names"}}],
+        ),
+        "UpdateConversation": _object({"metadata": described}, "metadata", examples=[{"metadata": {"topic": "x"}}]),
+        "AddItems": _object(
+            {"items": _array(ref("InputItem"), minItems=1, maxItems=most)}, "items", examples=[{"items": [said]}]
+        ),
+    }
 
 
 def _input_items() -> dict[str, Schema]:
@@ -434,7 +464,7 @@ _ABSENT: Schema = {"type": "null"}
 
 _REFINED: dict[str, Schema] = {
     "input": {"anyOf": [_text(content.MAX_TEXT), _array(ref("InputItem")), {"type": "null"}]},
-    "conversation": _ABSENT,
+    "conversation": {"anyOf": [_text(512), _object({"id": _text(512, least=1)}, "id"), {"type": "null"}]},
     "include": _null_or(_array(_choice(*configuration.INCLUDES))),
     "tools": _null_or(_array(ref("Tool"), maxItems=tools.MAX_TOOLS)),
     "tool_choice": {"anyOf": [_choice("auto", "none", "required", None), ref("ToolChoice")]},
@@ -482,10 +512,11 @@ _SHAPES: dict[tuple[type[Struct], str], Schema] = {
 
 ABOUT: dict[str, str] = {
     "model": "A name out of `GET /v1/models`. Left out: the configured default.",
-    "input": "What the model is given: a text, or items. May be left out beside the two next fields.",
+    "input": "What the model is given: a text, or items. May be left out beside the three next fields.",
     "instructions": "Stands before everything else. Not inherited from the previous response.",
     "previous_response_id": "Continue from this stored response: its whole chain comes first.",
-    "conversation": "Not offered: continue with `previous_response_id`, or send the history as `input`.",
+    "conversation": "The conversation to go on with, by its id: its items come first, and are joined by those of input "
+    "and answer. Not together with `previous_response_id`.",
     "include": "Extra data wanted in the answer.",
     "tools": "At most 1024, each with a name of its own.",
     "tool_choice": 'Whether and which tools are called; "auto" when left out.',

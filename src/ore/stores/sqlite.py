@@ -24,6 +24,7 @@ import anyio
 import apsw
 
 from ore.errors import StorageFailed
+from ore.stores import sqlite_conversations as conversations
 from ore.stores import sqlite_responses as responses
 from ore.stores import sqlite_runs as runs
 from ore.stores.base import (
@@ -32,10 +33,12 @@ from ore.stores.base import (
     ItemPage,
     Lease,
     RunState,
+    StoredConversation,
     StoredEvent,
     StoredItem,
     StoredResponse,
     StoredRun,
+    TakenIds,
     Turn,
 )
 from ore.stores.sqlite_file import connect, explained, identity, is_full, open_file, storage_failed, transaction
@@ -126,9 +129,9 @@ class SQLiteStore:
         events: Sequence[StoredEvent] = (),
     ) -> None:
         if fence is None:
-            await self._write(lambda db: responses.save(db, owner, response), _size(response))
+            await self._write(lambda db: responses.save(db, owner, response), _size_of_response(response))
         else:
-            size = _size(response) + _size_of(events)
+            size = _size_of_response(response) + _size(events)
             await self._write(lambda db: runs.end(db, owner, response, fence, events), size)
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
@@ -146,13 +149,13 @@ class SQLiteStore:
         return await self._read(lambda db: responses.input_items(db, owner, response_id, limit, order, after))
 
     async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
-        size = _size(response) + len(run.request) + len(run.progress)
+        size = _size_of_response(response) + len(run.request) + len(run.progress)
         return await self._write(lambda db: runs.begin(db, owner, response, run, lease), size)
 
     async def append(
         self, owner: str, response_id: str, fence: int, events: Sequence[StoredEvent], progress: bytes | None
     ) -> None:
-        size = _size_of(events) + len(progress or b"")
+        size = _size(events) + len(progress or b"")
         await self._write(lambda db: runs.append(db, owner, response_id, fence, events, progress), size)
 
     async def events(self, owner: str, response_id: str, *, after: int, limit: int) -> list[StoredEvent]:
@@ -178,6 +181,49 @@ class SQLiteStore:
 
     async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
         return await self._read(lambda db: responses.find_item(db, owner, item_id))
+
+    async def create_conversation(
+        self, owner: str, conversation: StoredConversation, items: Sequence[StoredItem] = ()
+    ) -> None:
+        size = _size(items) + len(conversation.metadata)
+        await self._write(lambda db: conversations.create(db, owner, conversation, items), size)
+
+    async def load_conversation(self, owner: str, conversation_id: str) -> StoredConversation | None:
+        return await self._read(lambda db: conversations.load(db, owner, conversation_id))
+
+    async def update_conversation(self, owner: str, conversation_id: str, metadata: bytes) -> StoredConversation | None:
+        return await self._write(lambda db: conversations.update(db, owner, conversation_id, metadata), len(metadata))
+
+    async def delete_conversation(self, owner: str, conversation_id: str) -> bool:
+        return await self._write(lambda db: conversations.delete(db, owner, conversation_id), 0)
+
+    async def add_conversation_items(self, owner: str, conversation_id: str, items: Sequence[StoredItem]) -> bool:
+        taken = await self._write(lambda db: conversations.add(db, owner, conversation_id, items), _size(items))
+        if taken:
+            raise TakenIds(taken)
+        return taken is not None
+
+    async def conversation_items(
+        self, owner: str, conversation_id: str, *, holder: str | None = None
+    ) -> tuple[StoredItem, ...] | None:
+        return await self._read(lambda db: conversations.all_items(db, owner, conversation_id, holder))
+
+    async def list_conversation_items(
+        self, owner: str, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ItemPage | None:
+        return await self._read(lambda db: conversations.page(db, owner, conversation_id, limit, order, after))
+
+    async def conversation_item(self, owner: str, conversation_id: str, item_id: str) -> StoredItem | None:
+        return await self._read(lambda db: conversations.item(db, owner, conversation_id, item_id))
+
+    async def delete_conversation_item(self, owner: str, conversation_id: str, item_id: str) -> bool:
+        return await self._write(lambda db: conversations.delete_item(db, owner, conversation_id, item_id), 0)
+
+    async def lock_conversation(self, owner: str, conversation_id: str, holder: str, seconds: float) -> bool | None:
+        return await self._write(lambda db: conversations.lock(db, owner, conversation_id, holder, seconds), 0)
+
+    async def unlock_conversation(self, owner: str, conversation_id: str, holder: str) -> None:
+        await self._write(lambda db: conversations.unlock(db, owner, conversation_id, holder), 0)
 
     async def health(self) -> bool:
         began = self._group_began
@@ -340,15 +386,6 @@ class _Readers:
             self._free.get().close()
 
 
-def _size(response: StoredResponse) -> int:
-    """Bytes that saving a response keeps waiting, about."""
-    return len(response.envelope) + sum(len(item.body) for item in (*response.input, *response.output))
-
-
-def _size_of(events: Sequence[StoredEvent]) -> int:
-    return sum(len(event.body) for event in events)
-
-
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -357,6 +394,15 @@ def _resolve(future: asyncio.Future[None]) -> None:
 def _reject(future: asyncio.Future[None], failure: Exception) -> None:
     if not future.done():
         future.set_exception(failure)
+
+
+def _size(kept: Sequence[StoredItem] | Sequence[StoredEvent]) -> int:
+    return sum(len(one.body) for one in kept)
+
+
+def _size_of_response(response: StoredResponse) -> int:
+    """Bytes that saving it keeps waiting, about."""
+    return len(response.envelope) + _size(response.input) + _size(response.output)
 
 
 def _closed() -> StorageFailed:

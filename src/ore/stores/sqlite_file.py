@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import apsw
 
@@ -115,6 +115,11 @@ def connect(path: Path, flags: int) -> apsw.Connection:
     db = apsw.Connection(str(path), flags=flags)
     db.set_busy_timeout(BUSY_MILLISECONDS)
     return db
+
+
+def rows(db: apsw.Connection, statement: str, *bindings: str | bytes | float | None) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = db.execute(statement, bindings).fetchall()
+    return rows
 
 
 def _close(db: apsw.Connection) -> None:

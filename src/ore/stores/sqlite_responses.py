@@ -1,12 +1,17 @@
-"""Responses and their items in SQLite: the statements, each within a transaction of the caller's."""
+"""Responses and their items in SQLite: the statements, each within a transaction of the caller's.
+
+What a response has to do with a conversation is in `sqlite_conversations`.
+"""
 
 import json
 from operator import itemgetter
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import apsw
 
+from ore.stores import sqlite_conversations as conversations
 from ore.stores.base import ItemPage, MissingAncestor, StoredItem, StoredResponse, Turn, UnknownCursor
+from ore.stores.sqlite_file import rows
 
 _UPSERT_RESPONSE: Final = """
 INSERT INTO responses (owner, id, created_at, status, previous_response_id, envelope) VALUES (?, ?, ?, ?, ?, ?)
@@ -48,6 +53,7 @@ _FIND_ITEM: Final = """
 SELECT items.body FROM items JOIN responses ON responses.seq = items.response
 WHERE items.id = ? AND responses.owner = ? ORDER BY items.seq DESC LIMIT 1
 """
+_BODY: Final = "SELECT body FROM items WHERE seq = ?"
 
 _OUTPUT: Final = 1  # `items.direction`; 0 is input
 
@@ -61,9 +67,12 @@ class _Link(NamedTuple):
     previous: str | None
 
 
-def rows(db: apsw.Connection, statement: str, *bindings: str | bytes | int | None) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = db.execute(statement, bindings).fetchall()
-    return rows
+class _Entry(NamedTuple):
+    """An item as a member of a listing, and the statement that gives its body for its `seq`."""
+
+    id: str
+    seq: int
+    body: str
 
 
 def save(db: apsw.Connection, owner: str, response: StoredResponse) -> None:
@@ -86,6 +95,7 @@ def save(db: apsw.Connection, owner: str, response: StoredResponse) -> None:
             for position, item in enumerate(items)
         ),
     )
+    conversations.saved(db, owner, seq, response)
 
 
 def delete(db: apsw.Connection, owner: str, response_id: str) -> bool:
@@ -109,6 +119,7 @@ def load(db: apsw.Connection, owner: str, response_id: str) -> StoredResponse | 
         created_at=created_at,
         status=status,
         previous_response_id=previous,
+        conversation=conversations.of(db, seq),
         envelope=envelope,
         input=given,
         output=made,
@@ -152,10 +163,12 @@ def chain(db: apsw.Connection, owner: str, response_id: str) -> list[Turn] | Non
     if missing is not None:
         raise MissingAncestor(missing)
     items = _items(db, [link.seq for link in links])
-    return [
+    turns = [
         Turn(id=link.id, status=link.status, input=given, output=made)
         for link, (given, made) in zip(links, items, strict=True)
     ]
+    before = conversations.turn_before(db, links[0].seq) if links[0].previous is None else None
+    return turns if before is None else [before, *turns]
 
 
 def input_items(
@@ -164,28 +177,29 @@ def input_items(
     links, _ = _walk(db, owner, response_id)
     if not links:
         return None
-    listing = _listing(db, [link.seq for link in links])
+    listing = _listing(db, links)
     if order == "desc":
         listing.reverse()
     begin = 0
     if after is not None:
-        ids = [item_id for item_id, _ in listing]
+        ids = [entry.id for entry in listing]
         if after not in ids:
             raise UnknownCursor(after)
         begin = ids.index(after) + 1
     page = listing[begin : begin + limit]
-    bodies = [rows(db, "SELECT body FROM items WHERE seq = ?", seq)[0][0] for _, seq in page]
     return ItemPage(
-        items=tuple(StoredItem(item_id, body) for (item_id, _), body in zip(page, bodies, strict=True)),
+        items=tuple(StoredItem(entry.id, rows(db, entry.body, entry.seq)[0][0]) for entry in page),
         has_more=begin + limit < len(listing),
     )
 
 
-def _listing(db: apsw.Connection, seqs: list[int]) -> list[tuple[str, int]]:
-    """`(id, seq)` of all that the last response was given, oldest first, without any body."""
-    last = len(seqs) - 1
-    found = sorted(rows(db, _IDS, json.dumps(seqs)), key=_order)
-    return [(item_id, seq) for place, direction, _, item_id, seq in found if (place, direction) != (last, _OUTPUT)]
+def _listing(db: apsw.Connection, links: list[_Link]) -> list[_Entry]:
+    """All that the last response was given, oldest first, without any body."""
+    last = len(links) - 1
+    found = sorted(rows(db, _IDS, json.dumps([link.seq for link in links])), key=_order)
+    before = conversations.ids_before(db, links[0].seq) if links[0].previous is None else []
+    kept = [(item_id, seq) for place, direction, _, item_id, seq in found if (place, direction) != (last, _OUTPUT)]
+    return [_Entry(*one, conversations.BODY) for one in before] + [_Entry(*one, _BODY) for one in kept]
 
 
 def find_item(db: apsw.Connection, owner: str, item_id: str) -> StoredItem | None:

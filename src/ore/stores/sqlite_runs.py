@@ -18,7 +18,7 @@ from ore.stores.base import (
     StoredResponse,
     StoredRun,
 )
-from ore.stores.sqlite_responses import rows
+from ore.stores.sqlite_file import rows
 
 _NOW: Final = "unixepoch('subsec')"
 
