@@ -230,7 +230,8 @@ def _check_reasoning(item: JsonObject, at: str) -> JsonObject:
         raise InvalidRequest(
             f"Invalid type for '{at}.summary': expected an array.", code="invalid_type", param=f"{at}.summary"
         )
-    checked = {**{key: value for key, value in item.items() if value is not None}, "summary": summary or []}
+    parts = check_content(summary or [], f"{at}.summary", plain="summary_text")
+    checked = {**{key: value for key, value in item.items() if value is not None}, "summary": parts}
     if checked.get("content") is not None:
         checked["content"] = check_content(checked["content"], f"{at}.content", plain="reasoning_text")
     if checked.get("encrypted_content") is not None:

@@ -71,16 +71,19 @@ def _response_paths() -> JsonObject:
     return {
         "/v1/responses": {"post": _create(), "get": _no_websocket()},
         "/v1/responses/compact": {"post": _compact()},
+        "/v1/responses/input_tokens": {"post": _count()},
         "/v1/responses/{response_id}": {
             "parameters": [_RESPONSE_ID],
             "get": _operation(
                 RESPONSES,
                 "getResponse",
                 "Read a response",
-                "As last stored, or as it stands while it runs. Responses made with `store: false` are not kept.",
-                _json(200, "The response.", "Response", RESPONSE_EXAMPLE),
+                "As last stored, or as it stands while it runs. Responses made with `store: false` are not kept. With "
+                "`stream`, the events of a background response that was created with `stream: true`: those it had, "
+                "then those to come.",
+                _streamed("The response, or with `stream` its events."),
                 faults=(400, 404, 503),
-                parameters=[_INCLUDE, _STREAM],
+                parameters=[_INCLUDE, _STREAM, _STARTING_AFTER, _OBFUSCATION],
             ),
             "delete": _operation(
                 RESPONSES,
@@ -88,6 +91,17 @@ def _response_paths() -> JsonObject:
                 "Delete a response",
                 "It is gone together with its items. Responses that continue from it can be read, but not continued.",
                 _json(200, "It was there, and is gone.", "Deleted"),
+                faults=(400, 403, 404, 503),
+            ),
+        },
+        "/v1/responses/{response_id}/cancel": {
+            "parameters": [_RESPONSE_ID],
+            "post": _operation(
+                RESPONSES,
+                "cancelResponse",
+                "Cancel a background response",
+                "One that has ended stays as it is. Any other kind of response ends with its connection.",
+                _json(200, "The response as it ended.", "Response", RESPONSE_EXAMPLE),
                 faults=(400, 403, 404, 503),
             ),
         },
@@ -108,13 +122,7 @@ def _response_paths() -> JsonObject:
 
 
 def _create() -> JsonObject:
-    stream = {
-        "schema": ref("ServerSentEvent"),
-        "examples": {"stream": {"summary": "The first event of a stream", "value": _STREAM_EXAMPLE}},
-    }
-    answer = _json(200, "The response, or with `stream: true` its events.", "Response", RESPONSE_EXAMPLE)
-    answer["200"]["content"]["text/event-stream"] = stream
-    answer["200"]["headers"]["x-ore-warning"] = {"$ref": "#/components/headers/x-ore-warning"}
+    answer = _streamed("The response, or with `stream: true` its events.")
     operation = _operation(
         RESPONSES,
         "createResponse",
@@ -126,6 +134,31 @@ def _create() -> JsonObject:
     )
     body = {"schema": ref("CreateResponse"), "examples": _CREATE_EXAMPLES}
     return {**operation, "requestBody": {"required": True, "content": {JSON: body}}}
+
+
+def _streamed(description: str) -> JsonObject:
+    """The answer of an operation that gives a response, or its events."""
+    stream = {
+        "schema": ref("ServerSentEvent"),
+        "examples": {"stream": {"summary": "The first event of a stream", "value": _STREAM_EXAMPLE}},
+    }
+    answer = _json(200, description, "Response", RESPONSE_EXAMPLE)
+    answer["200"]["content"]["text/event-stream"] = stream
+    answer["200"]["headers"]["x-ore-warning"] = {"$ref": "#/components/headers/x-ore-warning"}
+    return answer
+
+
+def _count() -> JsonObject:
+    operation = _operation(
+        RESPONSES,
+        "countInputTokens",
+        "Count the tokens of a request",
+        "By the model's own tokenizer, with history, tools and everything else that the model would be given. Nothing "
+        "is sampled or stored.",
+        _json(200, "The count.", "InputTokens"),
+        faults=(400, 403, 404, 413, 415, 500, 503),
+    )
+    return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": ref("CountInputTokens")}}}}
 
 
 def _compact() -> JsonObject:
@@ -379,8 +412,20 @@ _INCLUDE = _parameter(
 _STREAM = _parameter(
     "query",
     "stream",
-    {"type": "boolean", "enum": [False]},
-    "Only false: a response that was not made in the background is not replayed.",
+    {"type": "boolean", "default": False},
+    "Events instead of the response, for those made in the background with `stream: true`.",
+)
+_STARTING_AFTER = _parameter(
+    "query",
+    "starting_after",
+    {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    "The `sequence_number` of the last event you have; without it the stream begins with the first.",
+)
+_OBFUSCATION = _parameter(
+    "query",
+    "include_obfuscation",
+    {"type": "boolean", "default": False},
+    "Pad the events against traffic analysis.",
 )
 _LIMIT = _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Page size.")
 _ORDER = _parameter("query", "order", {"enum": ["asc", "desc"], "default": "desc"}, "Newest first, unless `asc`.")

@@ -114,6 +114,10 @@ def _response_schemas() -> dict[str, Schema]:
     return {
         **made,
         "Compaction": _said(Compaction),
+        "InputTokens": _object(
+            {"object": _choice("response.input_tokens"), "input_tokens": {"type": "integer", "minimum": 0}},
+            *("object", "input_tokens"),
+        ),
         "OutputItem": _any_of(*(kind.__name__ for kind in MADE_ITEMS), "OtherItem", description="What a model made."),
         "OtherItem": _object({"type": {"type": "string", "not": _choice(*known)}}, "type"),
         "OutputPart": _any_of(*(kind.__name__ for kind in PARTS), description="A piece of an item."),
@@ -225,7 +229,7 @@ def _leaves(kind: type[Struct]) -> list[type[Struct]]:
 
 
 def _request_schemas() -> dict[str, Schema]:
-    compact = {"CompactResponse": _compact_response()}
+    compact = {"CompactResponse": _compact_response(), "CountInputTokens": _count_input_tokens()}
     return (
         {"CreateResponse": _create_response()}
         | compact
@@ -252,6 +256,12 @@ def _compact_response() -> Schema:
     properties = {name: _create_response()["properties"][name] for name in responses.COMPACTED}
     properties["model"] = {**_text(least=1), "description": ABOUT["model"]}
     return _object(properties, "model", description="Other fields are ignored.")
+
+
+def _count_input_tokens() -> Schema:
+    """The fields that `check_count` reads, as a create request has them."""
+    properties = {name: _create_response()["properties"][name] for name in responses.COUNTED}
+    return _object(properties, description="Every field may be left out or null; others are ignored.")
 
 
 def _conversation_bodies() -> dict[str, Schema]:
@@ -285,7 +295,8 @@ def _input_items() -> dict[str, Schema]:
             *("InputMessage", "InputFunctionCall", "InputCustomToolCall", "InputCallOutput", "InputReasoning"),
             *("InputOtherCall", "InputOtherCallOutput", "InputTools", "InputOtherItem"),
             description="One item of the history. Items of unknown types are kept as they are. An item of type "
-            "`compaction` is taken as `/v1/responses/compact` gave it.",
+            "`compaction` is taken as it was given, and so is `encrypted_content`. In a request, `item_reference` "
+            "stands for a stored item by its `id`, and `compaction_trigger` at the end asks for a compaction only.",
         ),
         "InputMessage": _object(
             {
@@ -480,12 +491,22 @@ _REFINED: dict[str, Schema] = {
         }
     ),
     "stream_options": _null_or(_object({"include_obfuscation": {"type": "boolean"}})),
-    "background": _choice(False, None),
+    "background": {"type": ["boolean", "null"]},
     "service_tier": _choice(*configuration.SERVICE_TIERS, None),
     "prompt": _ABSENT,
     "moderation": _null_or(_object({"policy": _ABSENT})),
     "background_options": _null_or(_object({"completion_window": _choice("soonest", None)})),
-    "context_management": _ABSENT,
+    "context_management": _null_or(
+        _array(
+            _object(
+                {
+                    "type": _choice("compaction"),
+                    "compact_threshold": _null_or({"type": "integer", "minimum": configuration.MIN_COMPACT_THRESHOLD}),
+                },
+                "type",
+            )
+        )
+    ),
     "stop": {"anyOf": [_text(least=1), _array(_text(least=1), maxItems=configuration.MAX_STOPS), {"type": "null"}]},
 }
 """Fields whose shape `CreateBody` leaves to `check_create`."""
@@ -530,12 +551,14 @@ ABOUT: dict[str, str] = {
     "frequency_penalty": "0 when left out.",
     "top_logprobs": "Alternatives shown per token; needs `message.output_text.logprobs` in `include`.",
     "max_output_tokens": "The answer ends as `incomplete` when it has so many tokens, reasoning included.",
-    "truncation": "Echoed. A history that is too long is refused, with either value.",
+    "truncation": "What to do with a history that is too long for the model: refuse it, which is the default, or with "
+    '"auto" drop the oldest exchanges; system messages and the last turn stay.',
     "metadata": "Up to 16 texts of your own, kept with the response.",
     "store": "Keep the response, so that it can be read again and continued; true when left out.",
     "stream": "Answer with events as they come; false when left out.",
-    "stream_options": 'Only together with `"stream": true`.',
-    "background": "Not offered: keep the connection open.",
+    "stream_options": 'Only together with `"stream": true`. `include_obfuscation` pads events; off when left out.',
+    "background": "Answer at once, and go on without the connection, and after a restart; fetch the response later. "
+    "Not together with `store: false`.",
     "service_tier": "Accepted and not used; there is one tier.",
     "safety_identifier": "Your own name for the user, echoed.",
     "prompt_cache_key": "Echoed. Prompts that begin alike share their prefix without it.",
@@ -543,7 +566,8 @@ ABOUT: dict[str, str] = {
     "prompt": "Not offered: send `instructions` and `input`.",
     "moderation": "Accepted without `policy`, and not used.",
     "background_options": "Accepted and not used.",
-    "context_management": "Not offered: `/v1/responses/compact` makes a long conversation short.",
+    "context_management": "Compact the history first when it has more tokens than `compact_threshold`, which is three "
+    "quarters of the model's window when left out. The answer then begins with an item of type `compaction`.",
     "prompt_cache_retention": "Accepted and not used.",
     "prompt_cache_options": "Accepted and not used.",
     "client_metadata": "Accepted and not used.",
