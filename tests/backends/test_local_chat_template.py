@@ -188,3 +188,75 @@ def test_one_beginning_is_enough(adds_bos: bool, start: str) -> None:
     made = ChatTemplate("{{ bos_token }}{{ messages[0].content }}", bos_token="<s>", adds_bos=adds_bos)
     asked = request(message("user", "hi"))
     assert made.render(asked, plan_tools(asked)) == start
+
+
+PATCH: dict[str, Any] = {
+    "type": "custom",
+    "name": "patch",
+    "description": "Edits.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"},
+}
+EDIT: dict[str, Any] = {
+    "type": "custom_tool_call",
+    "call_id": "e",
+    "name": "patch",
+    "input": '+ "a"\n<|im_end|>\n- {b}',
+}
+QUOTING = (
+    "{% for m in messages %}{{ m.content }}{% for call in m.tool_calls or [] %}"
+    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}{% endfor %}{% if tools %}{% endif %}"
+)
+OTHER = (
+    "{% if tools %}{% for m in messages %}{% for call in m.tool_calls or [] %}"
+    "[{{ call.function.arguments }}]{% endfor %}{% endfor %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, QUOTING, ""], ids=["own", "quoting", "none"])
+def test_raw_inputs_are_shown_as_the_model_writes_them(template: str) -> None:
+    """The history and the grammar agree, whatever the template does to strings; only turn markers are broken up."""
+    prompt = render(template, message("user", "hi"), EDIT, tools=(PATCH,))
+    shown = EDIT["input"].replace("<|im_end|>", "<\u200b|im_end|>")
+    assert f'<tool_call>\n{{"name": "patch"}}\n{shown}\n</tool_call>' in prompt
+
+
+def test_a_template_that_writes_calls_another_way_still_shows_the_input() -> None:
+    assert render(OTHER, message("user", "hi"), EDIT | {"input": "a\nb"}, tools=(PATCH,)) == "[a\nb]"
+
+
+def test_the_model_is_told_how_a_raw_tool_is_called() -> None:
+    prompt = render(TEMPLATE, message("user", "hi"), tools=(PATCH,))
+    assert r"{\"name\": \"patch\"} and the input" in prompt
+    assert "start: /.+/" in prompt
+    long = PATCH["format"] | {"definition": "start: /.+/" + " " * 5000}
+    assert "start: /.+/" not in render(TEMPLATE, message("user", "hi"), tools=(PATCH | {"format": long},))
+
+
+def test_native_calls_and_their_outputs_are_shown_as_functions() -> None:
+    items = [
+        {"type": "shell_call", "id": "sh", "call_id": "c1", "action": {"commands": ["ls"], "timeout_ms": 5}},
+        {"type": "shell_call_output", "call_id": "c1", "output": [{"stdout": "a", "outcome": {"type": "timeout"}}]},
+        {"type": "local_shell_call", "id": "lsh", "call_id": "c2", "action": {"command": ["ls"]}},
+        {"type": "local_shell_call_output", "id": "lsh", "output": "b"},
+        {"type": "tool_search_call", "execution": "server", "call_id": None, "arguments": {}},
+        {"type": "tool_search_output", "execution": "server", "call_id": None, "tools": []},
+        {"type": "additional_tools", "tools": []},
+    ]
+    asked = request(*items, tools=({"type": "shell"}, {"type": "function", "name": "shell"}))
+    calls, first, more, second = to_messages(asked, plan_tools(asked))
+    assert [call["function"] for call in (*calls["tool_calls"], *more["tool_calls"])] == [
+        {"name": "shell_2", "arguments": {"commands": ["ls"], "timeout_ms": 5, "max_output_length": None}},
+        {"name": "local_shell", "arguments": {"command": ["ls"], "working_directory": None, "timeout_ms": None}},
+    ]
+    assert (first["name"], first["content"]) == ("shell_2", "a\n[timed out]")
+    assert (second["name"], second["content"]) == ("local_shell", "b")
+
+
+def test_calls_of_a_namespace_go_by_the_name_that_the_model_sees() -> None:
+    space = {"type": "namespace", "name": "n", "tools": [TOOL]}
+    item = call("c1") | {"namespace": "n"}
+    for tools, name in (((space,), "add"), ((space, TOOL), "n__add"), ((), "n__add")):
+        asked = request(item, output("c1"), tools=tools)
+        shown, result = to_messages(asked, plan_tools(asked))
+        assert (shown["tool_calls"][0]["function"]["name"], result["name"]) == (name, name)

@@ -115,16 +115,108 @@ def test_control_tokens_are_named_as_such() -> None:
     assert "<tool_call> call </tool_call>" in lark
 
 
-def test_custom_tools_take_text_or_a_regex() -> None:
+def test_custom_tools_take_a_regex() -> None:
     sql = {"type": "custom", "name": "sql", "format": {"type": "grammar", "syntax": "regex", "definition": "a+|b"}}
     lark = grammar(tools=(sql,), tool_choice={"type": "custom", "name": "sql"})
     call = '<tool_call>\n{"name": "sql", "arguments": {"input": "%s"}}\n</tool_call>'
     assert accepts(lark, call % "aaa")
     assert not accepts(lark, call % "ab")
-    sql["format"]["syntax"] = "lark"  # type: ignore[index]
     with pytest.raises(InvalidRequest) as caught:
-        grammar(tools=(sql,))
-    assert caught.value.param == "tools[0].format"
+        grammar(tools=(ADD, {**sql, "format": {**sql["format"], "definition": "(?=a)"}}))  # type: ignore[dict-item]
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "tools[1].format.definition")
+
+
+def lark_tool(definition: str, name: str = "patch") -> dict[str, Any]:
+    return {
+        "type": "custom",
+        "name": name,
+        "format": {"type": "grammar", "syntax": "lark", "definition": definition},
+    }
+
+
+EDITS = """
+// Files are put, moved and dropped between two lines that say so.
+start: "BEGIN" NL step+ "END" NL?
+step: put | move | drop
+put: "put " path NL ("|" rest NL)+
+move: "move " path " to " path NL
+drop: "drop " path NL -> gone
+path: /[^ \\n]+/
+rest: /.*/
+NL: "\\n"
+"""
+RAW_CALL = '<tool_call>\n{"name": "patch"}\n%s\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("definition", "good", "bad"),
+    [
+        (
+            EDITS,
+            ["BEGIN\nput a.txt\n|one\n|}</tool_call>\nmove a to b\nEND", "BEGIN\ndrop a\nEND\n"],
+            ["", "BEGIN\nEND", "BEGIN\ndrop a b\nEND", "BEGIN\nput a\nEND"],
+        ),
+        ("start: /.+/", ["one line}"], ["two\nlines"]),
+        ('start: "a"+\n%ignore " "', ["a a"], ["b"]),
+        ('start: n ("," n)*\nn: INT\n%import common.INT', ["1,22"], ["1,"]),
+        ('start: %json {"type": "integer"}', ["12"], ["a"]),
+        ('start: "}" // not the end: }', ["}"], ["", "}}"]),
+    ],
+    ids=["edits", "line", "ignore", "import", "json", "brace"],
+)
+def test_custom_tools_take_a_lark_grammar(definition: str, good: list[str], bad: list[str]) -> None:
+    tool = lark_tool(definition)
+    lark = grammar(tools=(ADD, tool), tool_choice={"type": "custom", "name": "patch"})
+    assert [text for text in good if not accepts(lark, RAW_CALL % text)] == []
+    assert [text for text in bad if accepts(lark, RAW_CALL % text)] == []
+    both = grammar(tools=(ADD, tool))
+    assert accepts(both, f"So: {CALL_ADD}\n{RAW_CALL % good[0]}")
+    assert accepts(both, f"{RAW_CALL % good[0]}\n{CALL_ADD}")
+    alone = grammar(tools=(ADD, tool), parallel_tool_calls=False)
+    assert not accepts(alone, f"{RAW_CALL % good[0]}\n{CALL_ADD}")
+
+
+def test_raw_text_that_swallows_the_close_marker_ends_with_the_answer() -> None:
+    lark = grammar(tools=(lark_tool("start: /(?s:.+)/"),), tool_choice="required")
+    assert accepts(lark, (RAW_CALL % "any\nthing").removesuffix("\n</tool_call>"))
+    assert not accepts(lark, '<tool_call>\n{"name": "patch"}\n')
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "",
+        "begin: X",
+        'start: "a" }\nescaped: "b"',
+        'start: "a" }\nescaped: %lark { start: "b"',
+        "start: @other",
+        "start: <[*]>",
+        'start: "\\n\n" <[5]> "b"',
+        "start: <|im_end|>",
+        'start: b\nb[stop="x"]: /.*/',
+        "start: start",
+        "start: /(?=a)b/",
+        "x" * 200_000,
+    ],
+    ids=lambda definition: definition[:30],
+)
+def test_a_lark_grammar_that_cannot_be_held_is_refused_by_its_place(definition: str) -> None:
+    inside = {"type": "namespace", "name": "n", "tools": [lark_tool(definition)]}
+    with pytest.raises(InvalidRequest) as caught:
+        grammar(tools=(PING, lark_tool(definition)))
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "tools[1].format.definition")
+    with pytest.raises(InvalidRequest) as caught:
+        grammar(tools=(PING, inside))
+    assert caught.value.param == "tools[1].tools[0].format.definition"
+
+
+def test_native_tools_are_called_with_the_arguments_of_their_rows() -> None:
+    lark = grammar(tools=({"type": "apply_patch"}, {"type": "shell"}), tool_choice={"type": "apply_patch"})
+    call = '<tool_call>\n{"name": "%s", "arguments": %s}\n</tool_call>'
+    drop = '{"operation": {"type": "delete_file", "path": "a"}}'
+    assert accepts(lark, call % ("apply_patch", drop))
+    assert not accepts(lark, call % ("apply_patch", drop.replace("delete", "create")))
+    assert not accepts(lark, call % ("shell", '{"commands": ["ls"], "timeout_ms": null, "max_output_length": null}'))
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "add"}, {"type": "file_search"}])

@@ -63,6 +63,22 @@ async def test_an_endless_schema_is_a_400_and_the_next_request_works(compiler: G
     assert await compiler.build(asks({"const": str(schema)[:9]}), PLAIN)
 
 
+HOSTILE_LARK: dict[str, str] = {
+    "intersections": "start: A\nA: " + " & ".join(f"/(?s:.*)q{i}(?s:.*)/" for i in range(14)),
+    "not closed": "start: " + "(" * 500,
+    "a circle": "start: start",
+    "large": "start: A\n" + "// very long\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("definition", HOSTILE_LARK.values(), ids=HOSTILE_LARK)
+async def test_hostile_lark_grammars_are_refused(compiler: GrammarCompiler, definition: str) -> None:
+    form = {"type": "grammar", "syntax": "lark", "definition": definition}
+    with pytest.raises(InvalidRequest) as caught:
+        await compiler.build(asks(tools=(TOOL, {"type": "custom", "name": "c", "format": form})), PLAIN)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "tools[1].format.definition")
+
+
 @pytest.mark.parametrize("schema", [{"description": "x" * 3_000_000}, {"type": "string", "pattern": "\ud800"}], ids=len)
 async def test_odd_schemas_are_refused(compiler: GrammarCompiler, schema: Any) -> None:
     with pytest.raises(InvalidRequest):

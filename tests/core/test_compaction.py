@@ -76,6 +76,13 @@ def test_a_seal_is_for_one_key_one_purpose_and_one_owner() -> None:
     assert "secret" not in text
 
 
+def test_tools_that_were_added_are_kept() -> None:
+    """Without them the next turn could not call what it could before."""
+    added = {"type": "additional_tools", "id": "at_1", "role": "developer", "tools": []}
+    found = {"type": "tool_search_output", "id": "tso_1", "call_id": "c", "tools": []}
+    assert compaction.kept([*TALK, added, found]) == [*TALK[:2], added]
+
+
 def test_what_the_others_said_is_kept_and_the_rest_is_summarised() -> None:
     """Messages of system, developer and user survive as they are; the summary is the assistant's."""
     stands = compaction.window(TALK, " It is 42. ", new_id)

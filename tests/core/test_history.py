@@ -195,3 +195,43 @@ def test_what_passes_is_paired(pairs: list[tuple[str, str]], split: int) -> None
     outputs = [item["call_id"] for item in seen if item["type"] == "function_call_output"]
     assert set(calls) == set(outputs)
     assert all(item["type"] != "function_call" for item in items if item not in seen and item["status"] == "completed")
+
+
+def test_a_search_that_the_server_ran_needs_no_answer() -> None:
+    """Only the client's own searches pair up."""
+    run = [call("c", "tool_search_call", execution="server"), output("d", "tool_search_call") | {"execution": "server"}]
+    assert context([], run) == tuple(run)
+    assert "c" in refusal([], [call("c", "tool_search_call", execution="client")]).message
+
+
+CHECKS = [{"id": "sc_1", "code": "a", "message": "Sure?"}, {"id": "sc_2"}]
+
+
+@pytest.mark.parametrize(
+    ("pending", "acknowledged", "missing"),
+    [
+        ([], None, None),
+        (None, None, None),
+        (CHECKS, CHECKS, None),
+        (CHECKS, [{"id": "sc_2"}, {"id": "sc_1"}, {"id": "more"}], None),
+        (CHECKS, None, "sc_1"),
+        (CHECKS, [{"id": "sc_1"}], "sc_2"),
+        (CHECKS, "yes", "sc_1"),
+    ],
+)
+def test_safety_checks_of_a_computer_call_come_back_acknowledged(pending: Any, acknowledged: Any, missing: Any) -> None:
+    """A check that nobody acknowledged stops the conversation."""
+    asked = call("c", "computer_call", pending_safety_checks=pending)
+    answer = output("c", "computer_call") | {"acknowledged_safety_checks": acknowledged}
+    if missing is None:
+        assert context([asked], [answer]) == (asked, answer)
+    else:
+        assert missing in refusal([asked], [answer]).message
+
+
+def test_an_echo_that_says_something_else_is_another_item() -> None:
+    """The id alone does not make a native call the same."""
+    asked = call("c", "shell_call", action={"commands": ["ls"]})
+    changed = asked | {"action": {"commands": ["rm"]}, "call_id": "d"}
+    items = context([asked], [output("c", "shell_call"), changed, output("d", "shell_call")])
+    assert [item["id"] for item in items if item["type"] == "shell_call"] == ["shell_call_c", "shell_call_minted"]

@@ -29,7 +29,7 @@ def test_decoding_is_the_inverse_of_encoding(script: list[d.Delta], status: str)
 
 def test_items_keep_keys_that_no_struct_has() -> None:
     """An item of a known type that brought more than ORE makes is kept as it came."""
-    item = {**WHOLE_ITEMS[1], "id": "fc_1", "namespace": "n"}
+    item = {**WHOLE_ITEMS[1], "id": "fc_1", "caller": {"type": "direct"}}
     event = e.OutputItemDone(sequence_number=0, output_index=0, item=item)
     assert e.decode(e.encode(event)) == event
 

@@ -120,6 +120,10 @@ RICH: tuple[d.Delta, ...] = (
     d.WholeItem(WHOLE_ITEMS[3] | {"id": "rs_upstream"}),
     d.ToolCall("call_2", "shout", kind="custom_tool_call"),
     d.ToolArguments("free text"),
+    d.ToolCall("call_3", "close", namespace="windows"),
+    d.ToolArguments("{}"),
+    d.ToolCall("call_4", "shell", kind="shell_call"),
+    d.ToolArguments('{"commands": ["ls"]}'),
 )
 """Every kind of delta at least once, and every kind of event."""
 

@@ -47,7 +47,7 @@ def of_type(kind: Any, name: str = "", depth: int = 0) -> list[Any]:
         float: [0.5],
         bool: [True, False],
         type(None): [None],
-        object: ["anything"],
+        object: [{"type": "object"} if name == "parameters" else "anything"],  # a schema, says the contract
         Any: ["anything"],
     }
     return scalars[kind]

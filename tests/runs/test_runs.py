@@ -42,7 +42,7 @@ async def test_a_run_that_nothing_disturbs() -> None:
         assert played.final["completed_at"] == NOW
         assert played.final["usage"]["total_tokens"] == 5
         assert [item["type"] for item in played.final["output"]] == [
-            *("reasoning", "message", "function_call", "reasoning", "custom_tool_call")
+            *("reasoning", "message", "function_call", "reasoning", "custom_tool_call", "function_call", "shell_call")
         ]
 
 
@@ -219,7 +219,7 @@ async def test_a_response_that_cannot_be_saved_fails(error: Exception, code: str
         assert played.final["status"] == "failed"
         assert played.final["error"]["code"] == code
         assert SECRET not in b"".join(played.bodies).decode()
-        assert len(played.final["output"]) == 5
+        assert len(played.final["output"]) == 7
 
 
 async def test_a_store_that_hangs_does_not_hang_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -388,15 +388,23 @@ def with_rules(body: Json) -> Json:
     if isinstance(body["input"], list):
         body["input"] = list(_paired(body["input"]))
         for item in body["input"]:
+            _name_apart(item.get("tools"))
             item.pop("encrypted_content", None)  # nobody else can seal for this server
     if body.get("stream_options"):
         body["stream"] = True
-    for index, tool in enumerate(body.get("tools") or ()):
-        if "name" in tool:
-            tool["name"] = f"tool_{index}"
+    _name_apart(body.get("tools"))
     if body.get("tool_choice") not in ("auto", "none"):
         body["tool_choice"] = _chosen(body.get("tools") or [])
     return body
+
+
+def _name_apart(tools: Any) -> None:
+    """Two tools of one request or item have two names."""
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+        if isinstance(tool, dict) and "name" in tool:
+            tool["name"] = f"tool_{index}"
+        if isinstance(tool, dict) and tool.get("type") == "namespace":
+            _name_apart(tool["tools"])
 
 
 def _paired(given_items: list[Json]) -> Iterator[Json]:

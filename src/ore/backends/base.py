@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from ore.core.callable_tools import TOOL_TYPES
 from ore.core.deltas import Delta
 
 JsonObject = dict[str, Any]
@@ -58,6 +59,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     context_window: int | None = None
     """Tokens that prompt and answer may take together; None when unknown."""
     tools: bool = True
+    tool_types: tuple[str, ...] = TOOL_TYPES
+    """The tool types that have an effect here; tools of others are skipped, with a warning."""
     json_schema: bool = True
     logprobs: bool = False
     reasoning: bool = False

@@ -28,6 +28,8 @@ ASKED: Final = (
 )
 INTRODUCED: Final = "Summary of our conversation so far:\n"
 
+_KEPT: Final = ("message", "additional_tools")
+
 Open = Callable[[str], Any]
 """Opens a sealed text. Raises `NotOurs`."""
 
@@ -56,6 +58,7 @@ def summarising(create: Create, new_id: NewId) -> Create:
     return structs.replace(
         create,
         input=[*create.input, question(new_id)],
+        tool_choice="none",
         store=False,
         max_output_tokens=SUMMARY_TOKENS,
         reasoning=QUICK,
@@ -63,8 +66,8 @@ def summarising(create: Create, new_id: NewId) -> Create:
 
 
 def kept(context: Sequence[JsonObject]) -> list[JsonObject]:
-    """The items that survive as they are: messages of everybody but the assistant."""
-    return [item for item in context if item["type"] == "message" and item.get("role") != "assistant"]
+    """The items that survive as they are: messages of everybody but the assistant, and the tools that were added."""
+    return [item for item in context if item["type"] in _KEPT and item.get("role") != "assistant"]
 
 
 def window(context: Sequence[JsonObject], summary: str, new_id: NewId) -> list[JsonObject]:

@@ -66,15 +66,23 @@ class ReasoningSummary(Struct, frozen=True, tag=True):
     index: int = 0
 
 
+CallKind = Literal[
+    "function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call", "tool_search_call"
+]
+
+
 class ToolCall(Struct, frozen=True, tag=True):
     """The model begins a call. The arguments follow as `ToolArguments` until any other delta comes.
 
-    `kind` names the item: `function_call` (arguments are JSON) or `custom_tool_call` (input is free text).
+    `kind` names the item: `function_call` (arguments are JSON), `custom_tool_call` (input is free text), or the call of
+    a tool in `ore.core.native_tools` (arguments are the JSON of the function that its row shows the model). `name` and
+    `namespace` are the client's.
     """
 
     call_id: str
     name: str
-    kind: Literal["function_call", "custom_tool_call"] = "function_call"
+    kind: CallKind = "function_call"
+    namespace: str | None = None
 
 
 class ToolArguments(Struct, frozen=True, tag=True):

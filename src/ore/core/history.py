@@ -60,7 +60,7 @@ def _same(there: JsonObject, item: JsonObject) -> bool:
     """Whether an item that comes back under a known id still says the same; clients drop what they do not need."""
     if there["type"] != item["type"]:
         return False
-    said = ("role", "call_id", "name", "arguments", "input", "output")
+    said = ("role", "call_id", "name", "namespace", "arguments", "input", "action", "operation", "output", "tools")
     return all(there.get(key) == item.get(key) for key in said) and (
         item["type"] != "message" or _parts(there) == _parts(item)
     )
@@ -95,11 +95,16 @@ def _paired(items: list[JsonObject]) -> list[JsonObject]:
     problems: dict[int, str] = {}
     for at, item in enumerate(items):
         kind, call_id = item["type"], item.get("call_id")
+        if item.get("execution") == "server":
+            continue  # a tool search that the client neither ran nor answers
         if kind in CALL_OUTPUTS and call_id is not None:
             waiting[CALL_OUTPUTS[kind], call_id].append(at)
         elif kind in OUTPUT_CALLS and call_id is not None:
             if places := waiting[kind, call_id]:
-                places.remove(next((p for p in places if items[p].get("status") != "incomplete"), places[0]))
+                answered = next((p for p in places if items[p].get("status") != "incomplete"), places[0])
+                places.remove(answered)
+                if missing := _unacknowledged(items[answered], item):
+                    problems[at] = f"Safety check {missing} of computer call {call_id} has not been acknowledged."
             else:
                 problems[at] = f"No tool call found for function call output with call_id {call_id}."
     unanswered = {at for places in waiting.values() for at in places}
@@ -110,3 +115,14 @@ def _paired(items: list[JsonObject]) -> list[JsonObject]:
     if problems:
         raise InvalidRequest(problems[min(problems)], param="input")
     return [item for at, item in enumerate(items) if at not in cut]
+
+
+def _unacknowledged(call: JsonObject, output: JsonObject) -> str | None:
+    """The first safety check of a computer call that its output does not bring back (wire contract, 17.6)."""
+    back = {check.get("id") for check in _objects(output.get("acknowledged_safety_checks"))}
+    pending = [check.get("id") for check in _objects(call.get("pending_safety_checks"))]
+    return next((quoted(check) for check in pending if check not in back), None)
+
+
+def _objects(value: object) -> list[JsonObject]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.core import deltas
+from ore.core.native_tools import NATIVE_CALLS
 from ore.core.writer import ResponseWriter
 from ore.protocol import events as e
 from ore.protocol.responses import Response
@@ -65,7 +66,8 @@ class Retrace:
             if rest:
                 fields = {"text": rest, "logprobs": ()} if isinstance(delta, deltas.Text) else {"text": rest}
                 return msgspec.structs.replace(delta, **fields)
-        return None
+        begins_unseen = isinstance(delta, deltas.ToolCall) and delta.kind in NATIVE_CALLS and not self._left
+        return delta if begins_unseen else None  # a native call has no event of its own until it closes
 
     def _match(self, told: _Seen) -> str:
         """Strike off what was seen; what of a text is new."""

@@ -1,8 +1,9 @@
 """The writer: deltas in, events out. The only code that mints item ids, indexes and sequence numbers.
 
 It alone knows the choreography of added, delta and done (wire contract, 8.2), driven by two tables, one row per kind of
-part or call. Items are closed before the next one opens. Emitting is a plain function (number, apply, hand on) with no
-await in it, so order needs no lock. The writer does not sample, save or send.
+part or call. Items are closed before the next one opens. Native calls (`native_tools`) have no deltas on the wire: what
+the model writes is collected, and the item is emitted whole when the call closes. Emitting is a plain function (number,
+apply, hand on) with no await in it, so order needs no lock. The writer does not sample, save or send.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +14,8 @@ from msgspec import Struct
 
 from ore.core import deltas
 from ore.core.fold import Fold
-from ore.errors import HTTPFault
+from ore.core.native_tools import NATIVE_CALLS, Misfit, call_fields
+from ore.errors import HTTPFault, ModelFailed
 from ore.ids import NewId
 from ore.protocol import content, items
 from ore.protocol import events as e
@@ -108,6 +110,13 @@ CALLS: dict[str, CallKind] = {
 }
 
 
+class _Native(Struct, frozen=True):
+    """A native call and the pieces of its arguments."""
+
+    call: deltas.ToolCall
+    pieces: list[str]
+
+
 class _Open(Struct):
     """The item that is open, and within it the part that is."""
 
@@ -145,6 +154,7 @@ class ResponseWriter:
         self._seals_all = seals_all
         self._number = 0
         self._open: _Open | None = None
+        self._native: _Native | None = None
         self._fold = Fold()
 
     @property
@@ -191,7 +201,13 @@ class ResponseWriter:
             raise TypeError(f"{type(delta).__name__} cannot be written")
 
     def close(self, status: items.ItemStatus = "completed") -> None:
-        """Close the open item, if there is one. Nothing may be written to it afterwards."""
+        """Close the open item, if there is one. Nothing may be written to it afterwards.
+
+        Raises `ModelFailed` when the arguments of a native call do not make one.
+        """
+        if self._native is not None:
+            native, self._native = self._native, None
+            self._write_native(native.call, "".join(native.pieces), status)
         if self._open is None:
             return
         self._close_part()
@@ -316,14 +332,30 @@ class ResponseWriter:
 
     def _open_call(self, call: deltas.ToolCall) -> None:
         self.close()
+        if call.kind in NATIVE_CALLS:
+            self._native = _Native(call, [])
+            return
         kind = CALLS[call.kind]
-        empty: Any = {kind.whole: ""}
+        some: Any = {kind.whole: ""} | ({} if call.namespace is None else {"namespace": call.namespace})
         self._add(
-            kind.item(id=self._new_id(call.kind), call_id=call.call_id, name=call.name, status="in_progress", **empty),
+            kind.item(id=self._new_id(call.kind), call_id=call.call_id, name=call.name, status="in_progress", **some),
             kind,
         )
 
+    def _write_native(self, call: deltas.ToolCall, arguments: str, status: items.ItemStatus) -> None:
+        """One that was cut off does nothing, whatever it said so far; where its type knows no such, it is left out."""
+        fields = NATIVE_CALLS[call.kind].nothing if status == "incomplete" else _native_fields(call, arguments)
+        if fields is None:
+            return
+        item = {"type": call.kind, "id": self._new_id(call.kind), "call_id": call.call_id, **fields}
+        index = len(self._fold.response.output)
+        self._emit(e.OutputItemAdded, output_index=index, item={**item, "status": "in_progress"})
+        self._emit(e.OutputItemDone, output_index=index, item={**item, "status": status})
+
     def _write_arguments(self, text: str) -> None:
+        if self._native is not None:
+            self._native.pieces.append(text)
+            return
         if self._open is None or self._open.call is None:
             raise TypeError("arguments came without a call")
         if text:
@@ -388,6 +420,14 @@ class ResponseWriter:
         self._fold.apply(event)
         self._number += 1
         self._sink(event)
+
+
+def _native_fields(call: deltas.ToolCall, arguments: str) -> JsonObject:
+    try:
+        return call_fields(call.kind, arguments)
+    except Misfit as problem:
+        message = f"The model called '{call.name}' with arguments that do not fit: {problem}. Send the request again."
+        raise ModelFailed(message, code="invalid_model_output") from problem
 
 
 def _reasoning_text(item: items.Reasoning) -> str:

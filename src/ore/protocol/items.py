@@ -24,6 +24,7 @@ from ore.protocol.content import (
     check_string,
 )
 from ore.protocol.decoding import JsonObject, one_of, type_name
+from ore.protocol.tools import check_tools
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -40,6 +41,7 @@ class FunctionCall(Struct, tag_field="type", tag="function_call", kw_only=True):
     id: str
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     arguments: str
     status: ItemStatus
 
@@ -48,6 +50,7 @@ class CustomToolCall(Struct, tag_field="type", tag="custom_tool_call", kw_only=T
     id: str
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     input: str
     status: ItemStatus
 
@@ -93,14 +96,16 @@ CALL_OUTPUTS = {
     "local_shell_call": "local_shell_call_output",
     "shell_call": "shell_call_output",
     "apply_patch_call": "apply_patch_call_output",
+    "tool_search_call": "tool_search_output",
 }
 """Calls that the client answers, and the item that answers each."""
 
+TOOL_ITEMS = ("tool_search_output", "additional_tools")
+"""Items that bring tools, which can be called from there on."""
 
 DEMANDS = {
     "compaction_trigger": "send it as the last item of a request's 'input'",
     "configuration_update": "send 'reasoning' and 'text' with each request",
-    "additional_tools": "send 'tools' with each request",
 }
 """Items that ask the server to do something; to keep them like history would be to ignore them."""
 
@@ -181,6 +186,8 @@ def _check_call(*required: str) -> Callable[[JsonObject, str], JsonObject]:
     def check(item: JsonObject, at: str) -> JsonObject:
         for key in required:
             _required_string(item, key, at, 64 if key == "call_id" else 128 if key == "name" else MAX_TEXT)
+        if item.get("namespace") is not None:
+            _required_string(item, "namespace", at, 128)
         return {**item, "status": _status(item, at)}
 
     return check
@@ -196,6 +203,12 @@ def _check_output(item: JsonObject, at: str) -> JsonObject:
     else:
         check_string(output, f"{at}.output", MAX_TEXT)
     return {**item, "output": output, "status": _status(item, at)}
+
+
+def _check_tools_item(item: JsonObject, at: str) -> JsonObject:
+    """What a search found, or a developer added: tools like those of a request."""
+    _check_pairing(item, at)
+    return {**item, "tools": check_tools(item.get("tools"), f"{at}.tools")}
 
 
 def _check_call_answer(item: JsonObject, at: str) -> JsonObject:
@@ -250,6 +263,9 @@ _CHECKS: dict[str, Callable[[JsonObject, str], JsonObject]] = {
     "computer_call_output": _check_call_answer,
     "shell_call_output": _check_call_answer,
     "apply_patch_call_output": _check_call_answer,
+    "tool_search_call": _check_pairing,
+    "tool_search_output": _check_tools_item,
+    "additional_tools": _check_tools_item,
     "reasoning": _check_reasoning,
     "compaction": _check_compaction,
     "item_reference": _check_reference,

@@ -12,7 +12,7 @@ from ore.ids import NewId
 from ore.protocol import configuration
 from ore.protocol.conversations import ConversationReference, check_conversation
 from ore.protocol.decoding import JsonObject, convert, one_of, refuse_unknown
-from ore.protocol.items import Item, check_input, read_item, without_trigger
+from ore.protocol.items import TOOL_ITEMS, Item, check_input, read_item, without_trigger
 from ore.protocol.tools import check_tool_choice, check_tools
 
 Text64 = Annotated[str, Meta(max_length=64)]
@@ -128,16 +128,18 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
         _check_input(sent)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
     tools = check_tools(sent.tools)
-    items, compacts = without_trigger(sent.input)
+    given, compacts = without_trigger(sent.input)
+    items, earlier = check_input(given, new_id), sent.previous_response_id or sent.conversation
+    more_may_come = earlier or any(item["type"] in TOOL_ITEMS for item in items)
     return Create(
         model=sent.model or None,
-        input=check_input(items, new_id),
+        input=items,
         instructions=sent.instructions,
         previous_response_id=sent.previous_response_id or None,
         conversation=check_conversation(sent.conversation),
         include=configuration.check_include(sent.include or []),
         tools=tools,
-        tool_choice=check_tool_choice(sent.tool_choice, tools),
+        tool_choice=check_tool_choice(sent.tool_choice, None if more_may_come else tools),
         parallel_tool_calls=sent.parallel_tool_calls is not False,
         max_tool_calls=sent.max_tool_calls,
         text=configuration.check_text(sent.text),

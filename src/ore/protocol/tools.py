@@ -5,6 +5,7 @@ to refuse the whole request.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ore.errors import InvalidRequest
@@ -15,34 +16,43 @@ MAX_TOOLS = 1024
 MAX_NAME = 128
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
-CLIENT_TOOLS = ("function", "custom")
-"""The tool types that a local model can be shown, and that the client runs."""
+NAMED_TOOLS = ("function", "custom")
+"""The tool types whose tools have names of the client's own."""
 
 
-def check_tools(value: Any) -> list[JsonObject]:
-    """The `tools` of a request, function tools with all five keys that an echo needs."""
+def check_tools(value: Any, at: str = "tools") -> list[JsonObject]:
+    """The tools of a request or of an item at `at`, function tools with all five keys that an echo needs."""
+    tools = _check_each(value, at)
+    places = list(_named(tools, at))
+    if len(places) + sum(tool["type"] not in NAMED_TOOLS for tool in tools) > MAX_TOOLS:
+        raise InvalidRequest(f"Invalid '{at}': at most {MAX_TOOLS} tools.", code="array_above_max_length", param=at)
+    seen: set[tuple[str | None, str]] = set()
+    for place, namespace, name in places:
+        if (namespace, name) in seen:
+            raise InvalidRequest(f"Two tools are called '{name}'; give each its own name.", param=f"{place}.name")
+        seen.add((namespace, name))
+    return tools
+
+
+def _check_each(value: Any, at: str) -> list[JsonObject]:
     if value is None:
         return []
     if not isinstance(value, list):
         raise InvalidRequest(
-            f"Invalid type for 'tools': expected an array, but got {type_name(value)}.",
-            code="invalid_type",
-            param="tools",
+            f"Invalid type for '{at}': expected an array, but got {type_name(value)}.", code="invalid_type", param=at
         )
     if len(value) > MAX_TOOLS:
-        raise InvalidRequest(
-            f"Invalid 'tools': at most {MAX_TOOLS} tools.", code="array_above_max_length", param="tools"
-        )
-    tools = [_check_tool(tool, f"tools[{index}]") for index, tool in enumerate(value)]
-    seen: set[tuple[str, str]] = set()
+        raise InvalidRequest(f"Invalid '{at}': at most {MAX_TOOLS} tools.", code="array_above_max_length", param=at)
+    return [_check_tool(tool, f"{at}[{index}]") for index, tool in enumerate(value)]
+
+
+def _named(tools: list[JsonObject], at: str, namespace: str | None = None) -> Iterator[tuple[str, str | None, str]]:
+    """Where each function and custom tool stands, its namespace and its name."""
     for index, tool in enumerate(tools):
-        key = ("call", tool["name"]) if tool["type"] in CLIENT_TOOLS else (tool["type"], f"{index}")
-        if key in seen:
-            raise InvalidRequest(
-                f"Two tools are called '{tool['name']}'; give each its own name.", param=f"tools[{index}].name"
-            )
-        seen.add(key)
-    return tools
+        if tool["type"] == "namespace":
+            yield from _named(tool["tools"], f"{at}[{index}].tools", tool["name"])
+        elif tool["type"] in NAMED_TOOLS:
+            yield f"{at}[{index}]", namespace, tool["name"]
 
 
 def _check_tool(tool: Any, at: str) -> JsonObject:
@@ -60,6 +70,8 @@ def _check_tool(tool: Any, at: str) -> JsonObject:
         return _check_function(tool, at)
     if tool["type"] == "custom":
         return _check_custom(tool, at)
+    if tool["type"] == "namespace":
+        return _check_namespace(tool, at)
     if tool["type"] == "mcp":  # its secrets are neither kept nor echoed (17.3)
         return {key: value for key, value in tool.items() if key not in ("headers", "authorization")}
     return tool
@@ -111,6 +123,19 @@ def _check_custom(tool: JsonObject, at: str) -> JsonObject:
     return {**tool, "name": name}
 
 
+def _check_namespace(tool: JsonObject, at: str) -> JsonObject:
+    name = _check_name(tool, at)
+    if tool.get("tools") is None:
+        raise InvalidRequest(
+            f"Missing required parameter: '{at}.tools'.", code="missing_required_parameter", param=f"{at}.tools"
+        )
+    inner = _check_each(tool["tools"], f"{at}.tools")
+    for index, each in enumerate(inner):
+        if each["type"] == "namespace":
+            raise InvalidRequest("A namespace cannot hold another one.", param=f"{at}.tools[{index}].type")
+    return {**tool, "name": name, "tools": inner}
+
+
 def _check_name(tool: JsonObject, at: str) -> str:
     name = tool.get("name")
     if name is None:
@@ -123,12 +148,15 @@ def _check_name(tool: JsonObject, at: str) -> str:
     return name
 
 
-def check_tool_choice(value: Any, tools: list[JsonObject]) -> str | JsonObject:
-    """`tool_choice` in its echoed form (`allowed_tools` has its `mode`)."""
+def check_tool_choice(value: Any, tools: list[JsonObject] | None) -> str | JsonObject:
+    """`tool_choice` in its echoed form (`allowed_tools` has its `mode`).
+
+    `tools` are those that may be chosen; None: they are not known yet, because items of the context bring more.
+    """
     if value is None or value == "auto" or value == "none":
         return value or "auto"
     if value == "required":
-        if not tools:
+        if tools == []:
             raise InvalidRequest(
                 "'tool_choice' is \"required\", but 'tools' is empty. Send the tools too.", param="tool_choice"
             )
@@ -145,7 +173,7 @@ def check_tool_choice(value: Any, tools: list[JsonObject]) -> str | JsonObject:
     return value
 
 
-def _check_allowed(choice: JsonObject, tools: list[JsonObject]) -> JsonObject:
+def _check_allowed(choice: JsonObject, tools: list[JsonObject] | None) -> JsonObject:
     allowed, mode = choice.get("tools"), choice.get("mode") or "auto"
     if not isinstance(allowed, list) or not 1 <= len(allowed) <= 128:
         raise InvalidRequest("'tool_choice.tools' needs 1 to 128 entries.", param="tool_choice.tools")
@@ -159,18 +187,33 @@ def _check_allowed(choice: JsonObject, tools: list[JsonObject]) -> JsonObject:
     return {**choice, "mode": mode}
 
 
-def _check_chosen(choice: JsonObject, tools: list[JsonObject], at: str) -> None:
-    """A choice has to name a tool that the request brings."""
-    kind, name = choice.get("type"), choice.get("name")
-    if kind in CLIENT_TOOLS:
+def _check_chosen(choice: JsonObject, tools: list[JsonObject] | None, at: str) -> None:
+    """A choice has to name a tool that the request brings. Namespaces' tools go by their inner names."""
+    kind, name, namespace = choice.get("type"), choice.get("name"), choice.get("namespace")
+    if kind in (*NAMED_TOOLS, "namespace") and name is None:
+        raise InvalidRequest(
+            f"Missing required parameter: '{at}.name'.", code="missing_required_parameter", param=f"{at}.name"
+        )
+    if tools is None:
+        return
+    if kind in NAMED_TOOLS:
+        names = [tool["name"] for space, tool in spread(tools) if tool["type"] == kind and namespace in (None, space)]
+    elif kind == "namespace":
         names = [tool["name"] for tool in tools if tool["type"] == kind]
-        if name is None:
-            raise InvalidRequest(
-                f"Missing required parameter: '{at}.name'.", code="missing_required_parameter", param=f"{at}.name"
-            )
-        if name not in names:
-            message = f"'{at}' names {quoted(name)}, which is not among 'tools' (there: {quoted_all(names)})."
-            raise InvalidRequest(message, param=at)
-    elif kind not in {tool["type"] for tool in tools}:
+    elif kind in {tool["type"] for tool in tools}:
+        return
+    else:
         message = f"'{at}' asks for a tool of type {quoted(kind)}, which is not among 'tools'."
         raise InvalidRequest(message, param=at)
+    if name not in names:
+        message = f"'{at}' names {quoted(name)}, which is not among 'tools' (there: {quoted_all(names)})."
+        raise InvalidRequest(message, param=at)
+
+
+def spread(tools: Iterable[JsonObject]) -> Iterator[tuple[str | None, JsonObject]]:
+    """Every tool beside its namespace, if it has one; namespaces themselves are left out."""
+    for tool in tools:
+        if tool["type"] == "namespace":
+            yield from ((tool["name"], inner) for inner in tool["tools"])
+        else:
+            yield None, tool

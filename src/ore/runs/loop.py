@@ -11,6 +11,7 @@ import logging
 import anyio
 from msgspec import Struct
 
+from ore.core.callable_tools import effective_tools
 from ore.errors import (
     DeadlineExceeded,
     HTTPFault,
@@ -88,7 +89,8 @@ async def _judged(run: Run, shared: Shared) -> Outcome:
         return Outcome(status="completed")
     if not run.response.output:
         run.writer.write_empty_message()
-    if problem := await output_problem(create, run.response.output, shared.judge):
+    offered = effective_tools(create.tools, run.context.items)
+    if problem := await output_problem(create, offered, run.response.output, shared.judge):
         return Outcome(status="failed", fault=ModelFailed(f"{problem}.", code="invalid_model_output"))
     return Outcome(status="completed")
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UnsetType
 
 from ore.backends.base import ModelRequest, Sampling
+from ore.core.callable_tools import effective_tools
 from ore.core.fold import Fold
 from ore.protocol.conversations import ConversationReference
 from ore.protocol.decoding import JsonObject
@@ -26,14 +27,17 @@ T = TypeVar("T")
 def model_request(
     create: Create, target: Target, items: Sequence[JsonObject], tools: Sequence[JsonObject], owner: str
 ) -> ModelRequest:
-    """What the model is asked. Tools that a backend cannot use are for it to pass over: their places name errors."""
+    """What the model is asked, with the tools that `items` bring.
+
+    Tools that a backend cannot use are for it to pass over: their places name errors.
+    """
     defaults = target.model.defaults
     wants_logprobs = "message.output_text.logprobs" in create.include
     return ModelRequest(
         model=target.model.id,
         items=tuple(items),
         instructions=create.instructions,
-        tools=tuple(tools),
+        tools=tuple(effective_tools(tools, items)),
         tool_choice=create.tool_choice,
         parallel_tool_calls=create.parallel_tool_calls,
         text_format=create.text["format"],

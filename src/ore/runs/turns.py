@@ -15,15 +15,18 @@ from msgspec import Struct
 
 from ore.backends.base import ModelRequest
 from ore.core import compaction
+from ore.core.callable_tools import effective_tools
 from ore.core.deltas import Delta, Finish, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
+from ore.core.tool_choice import OneCall, check_possible
 from ore.core.truncation import droppable, without
 from ore.errors import InternalFault, InvalidRequest, ModelFailed, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.items import CustomToolCall, FunctionCall, Item
+from ore.protocol.tools import check_tool_choice
 from ore.routing.router import Router, Target
 from ore.runs.context import opened_reasoning
 from ore.runs.judge import Judge
@@ -59,7 +62,10 @@ class Shared(Struct, frozen=True):
 
 
 def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelRequest:
-    """What the model is asked next: the context, then what this response has come to."""
+    """What the model is asked next: the context, then what this response has come to.
+
+    Raises `InvalidRequest` when `tool_choice` names no tool, or forces one that nothing here can run.
+    """
     create, progress = run.create, run.progress
     made = run.writer.response.output[: progress.first] if run.has_response else []
     items = [*run.context.items, *(_plain(item) for item in made)]
@@ -69,7 +75,11 @@ def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelReque
     opened = [opened_reasoning(item, sealer, run.owner) if item["type"] == "reasoning" else item for item in items]
     shown = [call for item in opened for call in as_call(item)]
     request = model_request(create, target, shown, _offered(run, tools), run.owner)
-    return msgspec.structs.replace(request, tool_choice="auto") if _choice_is_spent(run) else request
+    if _choice_is_spent(run):
+        return msgspec.structs.replace(request, tool_choice="auto")
+    choice = check_tool_choice(create.tool_choice, effective_tools(create.tools, items))
+    check_possible(choice, request.tools, target.model.capabilities.tool_types)
+    return request
 
 
 def _offered(run: Run, tools: Hosted) -> Sequence[JsonObject]:
@@ -154,7 +164,8 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
         shorten = run.create.truncation == "auto"
         deltas = await enter(stack, run, shared, target, request, shorten=shorten)
         try:
-            finish = await _write(run, deltas, sift, retrace)
+            calls = OneCall(parallel=run.create.parallel_tool_calls)
+            finish = await _write(run, deltas, sift, calls, retrace)
         except Diverged:
             raise InternalFault(
                 "The server was restarted while the model was answering, and the model did not take the answer up "
@@ -167,7 +178,7 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     progress.turns += 1
     progress.calls = [] if cut else _within_limit(run, sift.calls)
     answers = [item for item in run.writer.response.output[progress.first :] if _is_for_client(item)]
-    if cut or answers or not sift.calls or len(request.tools) < len(tools.shown):
+    if cut or answers or not sift.calls or len(_offered(run, tools)) < len(tools.shown):
         progress.ended = finish.reason
     elif progress.turns >= MAX_TURNS:
         progress.ended = "max_tool_calls"
@@ -175,13 +186,13 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     run.note()
 
 
-async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", retrace: Retrace) -> Finish:
+async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
     async for delta in deltas:
         if isinstance(delta, Finish):
             return delta
         if sift.takes(delta):
             run.writer.close()
-        elif (new := retrace.feed(delta)) is not None:
+        elif calls.lets(delta) and (new := retrace.feed(delta)) is not None:
             run.writer.write(new)
     raise ModelFailed("The model's stream ended before it said why. Send the request again.")
 
@@ -196,7 +207,7 @@ class _Sift:
 
     def takes(self, delta: Delta) -> bool:
         if isinstance(delta, ToolCall):
-            self._open = delta.name in self._names
+            self._open = delta.kind == "function_call" and delta.namespace is None and delta.name in self._names
             if self._open:
                 self.calls.append(PendingCall(delta.call_id, delta.name))
         elif isinstance(delta, ToolArguments) and self._open:

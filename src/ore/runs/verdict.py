@@ -3,12 +3,18 @@
 Backends enforce what they can while the model writes; this is the last word, whatever they did.
 """
 
+from collections.abc import Sequence
+
+import msgspec
+
 from ore.core import structured
+from ore.core.tool_choice import allows
 from ore.errors import InvalidRequest
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
-from ore.protocol.items import CustomToolCall, FunctionCall, Item, Message
+from ore.protocol.items import CALL_OUTPUTS, Item, Message
 from ore.protocol.responses import Create
+from ore.protocol.tools import spread
 from ore.runs.judge import Judge
 
 
@@ -20,36 +26,35 @@ def check_schema(create: Create) -> None:
         raise InvalidRequest(message, code="invalid_json_schema", param="text.format.schema")
 
 
-async def output_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
-    """What the model was held to and did not keep, although it was told."""
-    for item in output:
-        if isinstance(item, FunctionCall) and (problem := await _call_problem(create, item, judge)):
+async def output_problem(create: Create, tools: Sequence[JsonObject], output: list[Item], judge: Judge) -> str | None:
+    """What the model was held to and did not keep, although it was told. `tools` are those of the whole context."""
+    for item in map(_as_object, output):
+        if item.get("type") in CALL_OUTPUTS and (problem := await _call_problem(create, tools, item, judge)):
             return problem
     return await _format_problem(create, output, judge)
 
 
-async def _call_problem(create: Create, call: FunctionCall, judge: Judge) -> str | None:
+async def _call_problem(create: Create, tools: Sequence[JsonObject], call: JsonObject, judge: Judge) -> str | None:
     """`tool_choice` and strict arguments are held to, whatever the backend did (wire contract, 17.9)."""
-    if not _may_call(create.tool_choice, call.name):
-        return f"The model called '{call.name}', which 'tool_choice' does not allow"
-    tool = next((tool for tool in create.tools if tool.get("name") == call.name), {})
-    if not tool.get("strict") or not isinstance(tool.get("parameters"), dict):
+    name, namespace = str(call.get("name") or call["type"]), call.get("namespace")
+    if not allows(create.tool_choice, call["type"], name, namespace):
+        return f"The model called '{name}', which 'tool_choice' does not allow"
+    tool = next((tool for space, tool in spread(tools) if (space, tool.get("name")) == (namespace, name)), {})
+    if call["type"] != "function_call" or not tool.get("strict") or not isinstance(tool.get("parameters"), dict):
         return None
-    problem = await judge.mismatch(tool["parameters"], call.arguments)
-    return f"The model's arguments for '{call.name}' do not match its parameters: {problem}" if problem else None
+    problem = await judge.mismatch(tool["parameters"], call["arguments"])
+    return f"The model's arguments for '{name}' do not match its parameters: {problem}" if problem else None
 
 
-def _may_call(choice: str | JsonObject, name: str) -> bool:
-    if isinstance(choice, str):
-        return choice != "none"
-    chosen = choice["tools"] if choice["type"] == "allowed_tools" else [choice]
-    return choice.get("mode") != "none" and any(entry.get("name", name) == name for entry in chosen)
+def _as_object(item: Item) -> JsonObject:
+    plain: JsonObject = item if isinstance(item, dict) else msgspec.to_builtins(item)
+    return plain
 
 
 async def _format_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
     """What is wrong with structured output. Refusals and calls are not held against the schema, nor is text beside."""
     wanted = create.text["format"]
-    if wanted["type"] == "text" or any(isinstance(item, FunctionCall | CustomToolCall) for item in output):
+    if wanted["type"] == "text" or any(_as_object(item).get("type") in CALL_OUTPUTS for item in output):
         return None
     parts = [part for item in output if isinstance(item, Message) for part in item.content]
     schema = wanted["schema"] if wanted.get("strict") else {"type": "object"} if wanted["type"] == "json_object" else {}

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from ore import __version__
 from ore.backends.base import Model
+from ore.core.callable_tools import skipped, tools_in
 from ore.core.compaction import summarising
 from ore.core.history import check_continuable
 from ore.core.lifecycle import TERMINAL_STATUSES
@@ -25,7 +26,6 @@ from ore.protocol.configuration import check_include
 from ore.protocol.decoding import JsonObject, quoted
 from ore.protocol.events import encode
 from ore.protocol.responses import Create, check_compact, check_count, check_create
-from ore.protocol.tools import CLIENT_TOOLS
 from ore.routing.router import Router, unknown_model
 from ore.runs.compaction import compacted
 from ore.runs.log import Follower
@@ -287,10 +287,10 @@ def model_object(model: Model) -> JsonObject:
 
 def tool_warnings(create: Create) -> dict[str, str]:
     """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
-    skipped = sorted({tool["type"] for tool in create.tools if tool["type"] not in CLIENT_TOOLS})
-    if not skipped:
+    types = skipped([*create.tools, *tools_in(create.input)])
+    if not types:
         return {}
-    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in skipped)[:400]
+    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in types)[:400]
     logger.warning("tools of types that no backend here can use were skipped: %s", named)
     return {"x-ore-warning": f"tools of these types were skipped: {named}"}
 

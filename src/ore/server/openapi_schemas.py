@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 
 from ore.backends.base import Capabilities
+from ore.core.callable_tools import TOOL_TYPES
 from ore.protocol import configuration, content, conversations, events, items, responses, tools
 from ore.protocol.decoding import JsonObject
 from ore.runs.compaction import Compaction
@@ -281,16 +282,18 @@ def _conversation_bodies() -> dict[str, Schema]:
 
 def _input_items() -> dict[str, Schema]:
     call = {"call_id": _text(64, least=1), "id": _ID, "status": _STATUS}
+    named = call | {"namespace": _null_or(_text(128, least=1))}
     name, whole = _text(128, least=1), _text(content.MAX_TEXT)
     parts = _array(ref("InputPart"))
     others = {call: output for call, output in items.CALL_OUTPUTS.items() if call not in _CALLS}
     loose = "local_shell_call_output"  # the one output that may come without a `call_id`
-    answers = [output for output in others.values() if output != loose]
-    known = ("message", "reasoning", "compaction", "item_reference", *items.CALL_OUTPUTS, *items.CALL_OUTPUTS.values())
+    answers = [output for output in others.values() if output not in (loose, *items.TOOL_ITEMS)]
+    plain = ("message", "reasoning", "compaction", "item_reference")
+    known = sorted({*plain, *items.CALL_OUTPUTS, *items.CALL_OUTPUTS.values(), *items.TOOL_ITEMS})
     return {
         "InputItem": _any_of(
             *("InputMessage", "InputFunctionCall", "InputCustomToolCall", "InputCallOutput", "InputReasoning"),
-            *("InputOtherCall", "InputOtherCallOutput", "InputOtherItem"),
+            *("InputOtherCall", "InputOtherCallOutput", "InputTools", "InputOtherItem"),
             description="One item of the history. Items of unknown types are kept as they are. An item of type "
             "`compaction` is taken as it was given, and so is `encrypted_content`. In a request, `item_reference` "
             "stands for a stored item by its `id`, and `compaction_trigger` at the end asks for a compaction only.",
@@ -307,11 +310,11 @@ def _input_items() -> dict[str, Schema]:
             *("role", "content"),
         ),
         "InputFunctionCall": _object(
-            {"type": _choice("function_call"), "name": name, "arguments": whole, **call},
+            {"type": _choice("function_call"), "name": name, "arguments": whole, **named},
             *("type", "call_id", "name", "arguments"),
         ),
         "InputCustomToolCall": _object(
-            {"type": _choice("custom_tool_call"), "name": name, "input": whole, **call},
+            {"type": _choice("custom_tool_call"), "name": name, "input": whole, **named},
             *("type", "call_id", "name", "input"),
         ),
         "InputCallOutput": _object(
@@ -337,6 +340,16 @@ def _input_items() -> dict[str, Schema]:
         ),
         "InputOtherCallOutput": _object(
             {"type": _choice(*answers), "call_id": _text(64, least=1), "id": _ID}, "type", "call_id"
+        ),
+        "InputTools": _object(
+            {
+                "type": _choice(*items.TOOL_ITEMS),
+                "tools": _null_or(_array(ref("Tool"))),
+                "call_id": _null_or(_text(64, least=1)),
+                "id": _ID,
+            },
+            "type",
+            description="Brings tools, which can be called from there on; where two have one name, the newest counts.",
         ),
         "InputOtherItem": _object({"type": _text(least=1) | {"not": _choice(*known)}, "id": _ID}, "type"),
     }
@@ -390,8 +403,10 @@ def _tools() -> dict[str, Schema]:
     name = _text(pattern=f"^[a-zA-Z0-9_-]{{1,{tools.MAX_NAME}}}$")
     return {
         "Tool": _any_of(
-            *("FunctionTool", "CustomTool", "OtherTool"),
-            description="A tool that the model may call. Tools of types that nothing here can use are skipped.",
+            *("FunctionTool", "CustomTool", "NamespaceTool", "OtherTool"),
+            description="A tool that the model may call. Models that know functions take these types: "
+            f"{', '.join(f'`{kind}`' for kind in TOOL_TYPES)}; see `capabilities.tool_types` of a model. Tools of "
+            "other types are skipped, and the header `x-ore-warning` names them.",
         ),
         "FunctionTool": _object(
             {
@@ -404,13 +419,26 @@ def _tools() -> dict[str, Schema]:
             *("type", "name"),
         ),
         "CustomTool": _object({"type": _choice("custom"), "name": name}, "type", "name"),
-        "OtherTool": _object({"type": _text() | {"not": _choice(*tools.CLIENT_TOOLS)}}, "type"),
+        "NamespaceTool": _object(
+            {
+                "type": _choice("namespace"),
+                "name": name,
+                "description": _text(),
+                "tools": _array({"anyOf": [ref("FunctionTool"), ref("CustomTool")]}),
+            },
+            *("type", "name", "tools"),
+            description="Tools under a common name, which their calls carry as `namespace`.",
+        ),
+        "OtherTool": _object({"type": _text() | {"not": _choice(*tools.NAMED_TOOLS, "namespace")}}, "type"),
         "ToolChoice": _object(
             {
                 "type": _text() | {"examples": ["function", "allowed_tools"]},
                 "name": name,
+                "namespace": name,
                 "mode": _choice("auto", "required", "none"),
-                "tools": _array(_object({"type": _text(), "name": name}, "type"), minItems=1, maxItems=128),
+                "tools": _array(
+                    _object({"type": _text(), "name": name, "namespace": name}, "type"), minItems=1, maxItems=128
+                ),
             },
             "type",
             description="One tool by its name, or `allowed_tools`. What it names has to be among `tools`.",

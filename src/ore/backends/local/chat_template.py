@@ -8,6 +8,7 @@ its own turn: markers of the template inside content are broken up.
 import base64
 import binascii
 import re
+import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Final
@@ -19,7 +20,11 @@ import msgspec
 from jinja2 import nodes
 
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.local.tool_choice import ToolPlan
+from ore.backends.local.grammar import FORMATS
+from ore.backends.local.tool_choice import is_raw
+from ore.core.callable_tools import CallableTool
+from ore.core.native_tools import NATIVE_CALLS, NATIVE_OUTPUTS
+from ore.core.tool_choice import ToolPlan
 from ore.errors import InvalidRequest
 
 Message = dict[str, Any]
@@ -27,16 +32,21 @@ Message = dict[str, Any]
 MAX_INLINED_FILE: Final = 1024 * 1024
 """Bytes of a text file that are put into the prompt; a larger one is only named."""
 
-_CALLS: Final = frozenset({"function_call", "custom_tool_call", "mcp_call", "tool_search_call"})
+_CALLS: Final = frozenset({"function_call", "custom_tool_call", "mcp_call", *NATIVE_CALLS})
 _OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _TURN_MARKER: Final = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>\s]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
 )
 
+_NO_TOOLS: Final = ToolPlan()
 
-def to_messages(request: ModelRequest) -> list[Message]:
+MAX_SHOWN_GRAMMAR: Final = 4000
+"""Characters of a custom tool's grammar that the model is shown; a longer one only holds it."""
+
+
+def to_messages(request: ModelRequest, plan: ToolPlan = _NO_TOOLS) -> list[Message]:
     """Chat messages in the shape that templates know; leading system messages are one."""
-    writer = _Messages()
+    writer = _Messages(plan)
     for item in request.items:
         writer.take(item)
     return _lead(request, writer.close())
@@ -64,7 +74,8 @@ def _format_hint(text_format: JsonObject) -> str:
 class _Messages:
     """Collects items; consecutive calls, and the assistant text right before them, share one message."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: ToolPlan) -> None:
+        self._plan = plan
         self._messages: list[Message] = []
         self._names: dict[str, str] = {}
         self._reasoning = ""
@@ -77,6 +88,8 @@ class _Messages:
     def take(self, item: JsonObject) -> None:
         """Items that cannot be shown to a model are passed over."""
         kind = item.get("type", "message")
+        if item.get("execution") == "server":
+            return  # a search that brought tools, which are shown
         if kind == "message":
             self._message(item)
         elif kind == "reasoning":
@@ -87,6 +100,8 @@ class _Messages:
                 self._output(item.get("id"), item.get("output") or item.get("error") or "")
         elif kind in _OUTPUTS:
             self._output(item.get("call_id"), item.get("output"))
+        elif kind in NATIVE_OUTPUTS:
+            self._output(item.get("call_id") or item.get("id"), NATIVE_OUTPUTS[kind].result(item))
 
     def _message(self, item: JsonObject) -> None:
         role = item.get("role")
@@ -109,9 +124,9 @@ class _Messages:
         last = self._messages[-1] if self._messages else None
         joins = last is not None and last["role"] == "assistant" and not self._reasoning
         message = last if joins and last is not None else self._assistant()
-        name = str(item.get("name") or item.get("type"))
+        name = self._plan.shown_name(item)
         call_id = str(item.get("call_id") or item.get("id") or "")
-        self._names[call_id] = name
+        self._names[call_id] = self._names[str(item.get("id"))] = name
         function = {"name": name, "arguments": _arguments(item)}
         message.setdefault("tool_calls", []).append({"type": "function", "id": call_id, "function": function})
 
@@ -129,8 +144,11 @@ class _Messages:
 
 def _arguments(item: JsonObject) -> Any:
     """As an object where it is one: templates print objects as JSON, and strings as strings."""
-    if item.get("type") == "custom_tool_call":
+    kind = item.get("type")
+    if kind == "custom_tool_call":
         return {"input": item.get("input", "")}
+    if kind in NATIVE_CALLS:
+        return NATIVE_CALLS[kind].arguments(item)
     raw = item.get("arguments") or "{}"
     if not isinstance(raw, str):
         return raw
@@ -219,7 +237,8 @@ class ChatTemplate:
 
     def render(self, request: ModelRequest, plan: ToolPlan) -> str:
         """The prompt, with the header of the assistant's turn at its end. Raises `InvalidRequest`."""
-        messages = self._disarm(to_messages(request))
+        messages = self._disarm(to_messages(request, plan))
+        raw = _put_raw_aside(messages, plan)
         tools = self._disarm([_definition(tool) for tool in plan.shown])
         if tools and not self.knows_tools:
             messages = _with_tools(messages, tools)
@@ -245,7 +264,7 @@ class ChatTemplate:
                 "This model's chat template cannot render these items. Simplify the input.", param="input"
             ) from error
         bos = self._tokens["bos_token"]
-        return prompt.removeprefix(bos) if self._adds_bos and bos else prompt
+        return _with_raw(prompt.removeprefix(bos) if self._adds_bos and bos else prompt, raw)
 
     def count_markers(self, prompt: str) -> int:
         """Turn markers in a prompt, each a token at least. Engines take long over texts with very many of them."""
@@ -264,9 +283,45 @@ class ChatTemplate:
         return value
 
 
-def _definition(tool: Any) -> JsonObject:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
+def _definition(tool: CallableTool) -> JsonObject:
+    described = "\n".join(filter(None, (tool.description, _raw_hint(tool))))
+    return {
+        "type": "function",
+        "function": {"name": tool.shown, "description": described, "parameters": tool.parameters},
+    }
+
+
+def _raw_hint(tool: CallableTool) -> str:
+    """How a tool is called whose input is raw text, in the words of the first format: others differ in the markers."""
+    if not is_raw(tool):
+        return ""
+    call = FORMATS[0].before_name.lstrip() + tool.shown + FORMATS[0].before_raw.rstrip()
+    hint = f"To call it, write {call} and the input on the lines after it, as plain text without arguments."
+    definition = tool.format["definition"]
+    return f"{hint} Its Lark grammar:\n{definition}" if len(definition) <= MAX_SHOWN_GRAMMAR else hint
+
+
+def _put_raw_aside(messages: list[Message], plan: ToolPlan) -> dict[str, str]:
+    """Replace the input of calls that are written as raw text by placeholders, which no template can alter."""
+    names = {tool.shown for tool in plan.known if is_raw(tool)}
+    calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+    raw: dict[str, str] = {}
+    for function in calls:
+        if function["name"] in names and isinstance(function["arguments"], dict):
+            placeholder = secrets.token_hex(16)
+            raw[placeholder] = function["arguments"]["input"]
+            function["arguments"] = placeholder
+    return raw
+
+
+def _with_raw(prompt: str, raw: dict[str, str]) -> str:
+    """The prompt with raw inputs where the model itself would write them, as far as the template writes calls so."""
+    for placeholder, text in raw.items():
+        for shown in (f'"{placeholder}"', placeholder):
+            for row in FORMATS:
+                prompt = prompt.replace(row.before_arguments + shown + row.after, row.before_raw + text + row.after_raw)
+        prompt = prompt.replace(placeholder, text)
+    return prompt
 
 
 def _with_tools(messages: list[Message], tools: list[JsonObject]) -> list[Message]:

@@ -14,7 +14,10 @@ from msgspec import Struct, structs
 
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.local.json_schemas import Verdict, check_schema, compile_problem, loosen_schema
-from ore.backends.local.tool_choice import Callable, ToolPlan
+from ore.backends.local.lark_grammars import lark_problem
+from ore.backends.local.tool_choice import is_raw
+from ore.core.callable_tools import CallableTool
+from ore.core.tool_choice import ToolPlan
 from ore.errors import InvalidRequest
 
 MAX_CALLS: Final = 32
@@ -25,7 +28,8 @@ MAX_GRAMMAR_BYTES: Final = 1024 * 1024
 class ToolCallFormat(Struct, frozen=True, kw_only=True):
     """How a family of models writes a call: open, before_name, the name, before_arguments, the JSON, after, close.
 
-    The name stands inside a JSON string. `between` separates two calls.
+    The name stands inside a JSON string. `between` separates two calls. Where the input is raw text, `before_raw` comes
+    after the name instead, and `after_raw` before `close`.
     """
 
     family: str
@@ -33,6 +37,8 @@ class ToolCallFormat(Struct, frozen=True, kw_only=True):
     before_name: str
     before_arguments: str
     after: str
+    before_raw: str
+    after_raw: str
     close: str
     between: str
 
@@ -43,6 +49,8 @@ HERMES: Final = ToolCallFormat(
     before_name='\n{"name": "',
     before_arguments='", "arguments": ',
     after="}\n",
+    before_raw='"}\n',
+    after_raw="\n",
     close="</tool_call>",
     between="\n",
 )
@@ -81,12 +89,11 @@ def build_grammar(request: ModelRequest, plan: ToolPlan, markup: Markup) -> str:
 
 def _compose(request: ModelRequest, plan: ToolPlan, markup: Markup) -> str:
     answer = _answer_schema(request.text_format)
-    rules = [_call_rule(i, tool, markup) for i, tool in enumerate(plan.allowed)]
-    if not rules and answer is None:
+    if not plan.allowed and answer is None:
         return _without_calls(markup) if request.tools else ""
     writer = _Writer(markup)
-    body = writer.body([f"call_{i}" for i in range(len(rules))], answer, plan)
-    grammar = "\n".join(["%llguidance {}", f"start: {body}", *writer.rules, *rules]) + "\n"
+    body = writer.body(plan, answer)
+    grammar = "\n".join(["%llguidance {}", f"start: {body}", *writer.rules]) + "\n"
     if len(grammar) > MAX_GRAMMAR_BYTES:
         raise InvalidRequest("The schemas of all tools together are too large.", param="tools")
     return grammar
@@ -120,7 +127,7 @@ def _must(schema: JsonObject) -> str:
     return check_schema(schema).grammar
 
 
-def arguments_schema(tool: Callable) -> str:
+def arguments_schema(tool: CallableTool) -> str:
     """The `%json` body for a call's arguments: always an object. Not strict: what cannot be enforced is let go."""
     schema = tool.parameters if tool.parameters.get("type") else {"type": "object", **tool.parameters}
     verdict = _judge(schema, strict=tool.strict)
@@ -130,20 +137,26 @@ def arguments_schema(tool: Callable) -> str:
         return verdict.grammar
     if not tool.strict:
         return _must({"type": "object"})
-    param = f"tools[{tool.index}]." + ("parameters" if tool.kind == "function_call" else "format.definition")
+    if tool.kind == "custom_tool_call":
+        message = f"Invalid grammar of the custom tool {tool.name!r}: {verdict.problem}. Mend its regular expression."
+        raise InvalidRequest(message, param=f"{tool.at}.format.definition")
     raise InvalidRequest(
         f"Invalid schema for function {tool.name!r}: {verdict.problem}. "
         'Remove or replace that part, or set "strict" to false.',
         code="invalid_function_parameters",
-        param=param,
+        param=f"{tool.at}.parameters",
     )
 
 
-def _call_rule(i: int, tool: Callable, markup: Markup) -> str:
-    """From after the open marker to before the close marker."""
-    row = markup.call
-    head = _literal(row.before_name + msgspec.json.encode(tool.name).decode()[1:-1] + row.before_arguments)
-    return f"call_{i}: {head} arguments_{i} {_literal(row.after)}\narguments_{i}: %json {arguments_schema(tool)}"
+def raw_grammar(tool: CallableTool) -> str:
+    """The `%lark` body for a custom tool's raw text. Raises `InvalidRequest`."""
+    definition = tool.format["definition"]
+    if problem := lark_problem(definition):
+        raise InvalidRequest(
+            f"Invalid grammar of the custom tool {tool.name!r}: {problem}. Mend its definition.",
+            param=f"{tool.at}.format.definition",
+        )
+    return f"{{\n{definition}\n}}"
 
 
 class _Writer:
@@ -153,20 +166,42 @@ class _Writer:
         self.markup = markup
         self.rules: list[str] = []
 
-    def body(self, calls: list[str], answer: str | None, plan: ToolPlan) -> str:
+    def body(self, plan: ToolPlan, answer: str | None) -> str:
         """What may follow `start:`."""
         ways = [] if answer is None or plan.required else [self._rule("answer", f"%json {answer}")]
         free = answer is None and not plan.required
-        if calls:
-            self._rule("call", " | ".join(calls))
-            close, between = self._token(self.markup.call.close), _literal(self.markup.call.between)
-            more = f"({between} {self._token(self.markup.call.open)} call {close}){{0,{MAX_CALLS - 1}}}"
-            first = f"{self._opening(free=free)} call {close}"
-            ways.append(self._rule("calls", f"{first} {more}" if plan.parallel else first))
+        if plan.allowed:
+            ways.append(self._calls(plan, free=free))
         if free:
             ways.append("text")
             self.rules.append(f"text: TEXT\nTEXT: /(?s:.*)/{self._unthought()}")
         return self._think() + "(" + " | ".join(ways) + ")"
+
+    def _calls(self, plan: ToolPlan, *, free: bool) -> str:
+        """One call or more. The last one may be left open where it ends in raw text that swallows any close marker."""
+        self._rule("call", " | ".join(self._call(i, tool) for i, tool in enumerate(plan.allowed)))
+        raw = [f"raw_{i}" for i, tool in enumerate(plan.allowed) if is_raw(tool)]
+        close, opening = self._token(self.markup.call.close), self._opening(free=free)
+        closed, last = f"call {close}", ""
+        if plan.parallel:
+            again = f"{_literal(self.markup.call.between)} {self._token(self.markup.call.open)}"
+            closed += f" ({again} call {close}){{0,{MAX_CALLS - 1}}}"
+            last = f" ({again} unclosed)?"
+        if not raw:
+            return self._rule("calls", f"{opening} {closed}")
+        self._rule("unclosed", " | ".join(raw))
+        return self._rule("calls", f"{opening} (unclosed | {closed}{last})")
+
+    def _call(self, i: int, tool: CallableTool) -> str:
+        """From after the open marker to before the close marker."""
+        row = self.markup.call
+        name = row.before_name + msgspec.json.encode(tool.shown).decode()[1:-1]
+        if is_raw(tool):
+            self._rule(f"raw_{i}", f"{_literal(name + row.before_raw)} input_{i}")
+            self._rule(f"input_{i}", f"%lark {raw_grammar(tool)}")
+            return self._rule(f"call_{i}", f"raw_{i} {_literal(row.after_raw)}")
+        self._rule(f"arguments_{i}", f"%json {arguments_schema(tool)}")
+        return self._rule(f"call_{i}", f"{_literal(name + row.before_arguments)} arguments_{i} {_literal(row.after)}")
 
     def _opening(self, *, free: bool) -> str:
         """The open marker of the first call; after free text, the first time that the marker is complete."""

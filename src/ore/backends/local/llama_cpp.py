@@ -26,8 +26,9 @@ from ore.backends.local.grammar_process import GrammarCompiler
 from ore.backends.local.llama_cpp_client import Chunk, Completion, LlamaCppClient, Props, context_exceeded
 from ore.backends.local.options import EngineOptions
 from ore.backends.local.output_parser import OutputParser
-from ore.backends.local.tool_choice import ToolPlan, plan_tools
+from ore.backends.local.tool_choice import plan_tools
 from ore.core.deltas import Delta, Finish, Usage
+from ore.core.tool_choice import ToolPlan
 from ore.errors import ModelFailed, StartupError, Unavailable
 from ore.ids import NewId, new_id
 
@@ -171,7 +172,7 @@ class LlamaCpp:
         self._compiler.check_size(request)
         plan = plan_tools(request)
         render = partial(facts.template.render, request, plan)
-        prompt = await anyio.to_thread.run_sync(render) if _is_long(request) else render()
+        prompt = await anyio.to_thread.run_sync(render) if _is_long(request, plan) else render()
         markup = _thinking(facts.markup, prompt)
         grammar = await self._compiler.build(request, markup)
         await _check_fits(client, facts, prompt)
@@ -185,9 +186,9 @@ class LlamaCpp:
         return _Prepared(body, markup, plan)
 
 
-def _is_long(request: ModelRequest) -> bool:
+def _is_long(request: ModelRequest, plan: ToolPlan) -> bool:
     """Whether rendering takes so long that others should have their turn meanwhile."""
-    return len(request.items) > 200 or len(request.tools) > 50
+    return len(request.items) > 200 or len(plan.shown) > 50
 
 
 class _Sampling:
@@ -207,7 +208,7 @@ class _Sampling:
         self._ticket = ticket
         self._prepared = prepared
         self._parser = OutputParser(
-            prepared.markup, new_call_id, calls=bool(prepared.plan.allowed), custom=prepared.plan.custom
+            prepared.markup, new_call_id, calls=bool(prepared.plan.allowed), tools=prepared.plan.allowed
         )
         self._alternatives = request.top_logprobs
         self._completion: Completion | None = None

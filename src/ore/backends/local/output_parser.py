@@ -6,18 +6,21 @@ a call becomes text, so that nothing is lost. It refuses to validate arguments o
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from ore.backends.local.grammar import Markup
+from ore.backends.local.tool_choice import is_raw
+from ore.core.callable_tools import CallableTool
 from ore.core.deltas import Delta, Reasoning, Text, ToolArguments, ToolCall
 
 Entry = dict[str, Any]
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*"'
 _HEAD: Final = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*,\s*"(?:arguments|parameters)"\s*:', re.DOTALL)
+_RAW_HEAD: Final = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*\}}\n', re.DOTALL)
 _INPUT_HEAD: Final = re.compile(r'\s*(?:\{\s*"input"\s*:\s*)?"')
 _BRACKET: Final = re.compile(r'[\[\]{}"]')
 _QUOTE: Final = re.compile(r'["\\]')
@@ -25,7 +28,7 @@ _SCALAR_END: Final = re.compile(r"[,}\]\s]")
 
 
 class OutputParser:
-    """One per sampling. `calls`: whether call markup is looked for; `custom`: tools whose input is free text."""
+    """One per sampling. `calls`: whether call markup is looked for; `tools`: those that the model may call."""
 
     def __init__(
         self,
@@ -33,13 +36,14 @@ class OutputParser:
         new_call_id: Callable[[], str],
         *,
         calls: bool = True,
-        custom: frozenset[str] = frozenset(),
+        tools: Iterable[CallableTool] = (),
     ) -> None:
         self._markup = markup
         self._open, self._close = markup.call.open, markup.call.close
         self._new_call_id = new_call_id
         self._calls = calls
-        self._custom = custom
+        self._tools = {tool.shown: tool for tool in tools}
+        self._raw_close = markup.call.after_raw + self._close
         self._buffer = ""
         self._entries: deque[tuple[int, Entry]] = deque()
         self._out: list[Delta] = []
@@ -60,7 +64,7 @@ class OutputParser:
     @property
     def calling(self) -> bool:
         """Whether a call has been opened and not closed."""
-        return self._state in (self._head, self._arguments, self._tail)
+        return self._state in (self._head, self._arguments, self._raw, self._tail)
 
     def feed(self, text: str, entries: tuple[Entry, ...] = ()) -> list[Delta]:
         """Take a piece of output, and its logprob entries if there are any; give the deltas that are certain."""
@@ -80,6 +84,9 @@ class OutputParser:
             self._emit_reasoning(len(self._buffer.rstrip("\n")))
         elif self._state == self._arguments:
             self._emit_arguments(self._value.rest())
+        elif self._state == self._raw:
+            if not cut and not self._buffer.startswith(self._raw_close):
+                self._emit_raw(len(self._buffer))
         elif self._state != self._tail and not (self._after_call and not self._buffer.strip()):
             self._emit_text(len(self._buffer))
         out += self._out
@@ -146,13 +153,14 @@ class OutputParser:
 
     def _head(self) -> bool:
         """Between the open marker and the arguments."""
-        match = _HEAD.match(self._buffer)
-        name = _decoded(match[1]) if match else None
-        if match and name is not None:
-            self._drop(match.end())
-            self._start_call(name)
-            self._state = self._arguments
-            return True
+        for pattern, state in ((_HEAD, self._arguments), (_RAW_HEAD, self._raw)):
+            match = pattern.match(self._buffer)
+            name = _decoded(match[1]) if match else None
+            if match and name is not None and (state != self._raw or self._takes_raw(name)):
+                self._drop(match.end())
+                self._start_call(name)
+                self._state = state
+                return True
         at = self._buffer.find(self._close)
         if at < 0:
             return False
@@ -166,6 +174,24 @@ class OutputParser:
         if not self._value.done:
             return False
         self._state = self._tail
+        return True
+
+    def _raw(self) -> bool:
+        """Text as it is, up to a close marker that ends the output or comes before another call."""
+        close, again = self._raw_close, self._markup.call.between + self._open
+        at = self._buffer.find(close)
+        if at < 0:
+            self._emit_raw(_certain(self._buffer, close))
+            return False
+        self._emit_raw(at)
+        after = self._buffer[len(close) :]
+        if after.startswith(again):
+            self._drop(len(close))
+            self._close_call()
+            return True
+        if again.startswith(after):
+            return False
+        self._emit_raw(1)  # no marker after all: what it is part of goes on
         return True
 
     def _tail(self) -> bool:
@@ -185,7 +211,7 @@ class OutputParser:
             self._drop(end)
             self._start_call(call["name"])
             arguments = call.get("arguments", call.get("parameters", {}))
-            if call["name"] in self._custom:
+            if self._takes_text(call["name"]):
                 arguments = _input_of(arguments)
             self._emit_arguments(arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode())
             self._close_call()
@@ -196,11 +222,16 @@ class OutputParser:
             self._state = self._text
 
     def _start_call(self, name: str) -> None:
-        custom = name in self._custom
-        kind: Any = "custom_tool_call" if custom else "function_call"
-        self._out.append(ToolCall(self._new_call_id(), name, kind))
-        self._value = _Value(plain=not custom)
+        tool, call_id = self._tools.get(name), self._new_call_id()
+        self._out.append(ToolCall(call_id, tool.name, tool.kind, tool.namespace) if tool else ToolCall(call_id, name))
+        self._value = _Value(plain=not self._takes_text(name))
         self.called = True
+
+    def _takes_text(self, name: str) -> bool:
+        return name in self._tools and self._tools[name].kind == "custom_tool_call"
+
+    def _takes_raw(self, name: str) -> bool:
+        return name in self._tools and is_raw(self._tools[name])
 
     def _close_call(self) -> None:
         self._fresh = self._after_call = True
@@ -224,6 +255,10 @@ class OutputParser:
     def _emit_arguments(self, piece: str) -> None:
         if piece:
             self._out.append(ToolArguments(piece))
+
+    def _emit_raw(self, size: int) -> None:
+        self._emit_arguments(self._buffer[:size])
+        self._drop(size)
 
     # Logprob entries travel beside the characters they belong to.
 
