@@ -54,6 +54,7 @@ from ore.settings import (
 from ore.stores.base import Store
 from ore.stores.sqlite import SQLiteStore
 from ore.telemetry import configure_logging
+from ore.tools.base import Tool
 
 if TYPE_CHECKING:
     from ore.backends.local.options import EngineOptions
@@ -118,6 +119,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 now=_now,
                 run_seconds=settings.server.request_timeout,
                 background=background_limits(settings),
+                tools=make_tools(settings),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor)
                 yield make_app(settings, parts), parts
@@ -217,6 +219,11 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
         path = await _fetched(settings, name, model, progress)
         backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
     return backends
+
+
+def make_tools(_: Settings) -> dict[str, Tool]:
+    """What runs here for models, by type. Nothing can be configured yet."""
+    return {}
 
 
 def engine_options(path: Path, model: ModelSettings, engine: LlamaCppSettings) -> "EngineOptions":

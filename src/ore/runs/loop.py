@@ -74,7 +74,7 @@ async def _converse(run: Run, shared: Shared) -> Outcome:
     if create.compacts or create.compact_threshold is not None:
         await compact(run, shared, target, tools)
     if not create.generate:
-        await accept(run, shared, asked(run, target, tools, shared.sealer))
+        await accept(run, shared, target, asked(run, target, tools, shared.sealer))
         return Outcome(status="completed")
     while progress.ended is None or progress.calls:
         if not progress.calls:
