@@ -179,7 +179,7 @@ def test_the_websocket_session(url: str, scripted: ScriptedServer) -> None:
 
 
 def test_a_refusal_is_told(url: str) -> None:
-    """A bad request reaches the agent as the SDK's own error, whichever way it came."""
+    """A bad request reaches the agent as the SDK's own error, with its code."""
 
     async def use(agent: Any, client: AsyncOpenAI) -> None:
         with pytest.raises(Exception, match="not found") as caught:
