@@ -8,6 +8,7 @@ that a recording then answers.
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,12 @@ import pytest
 from clients.judging import Json, Judge, check_stream, without_schema
 from clients.sockets import Socket
 from clients.wire import Answer, Exchange, closed, final, get, stream, suite_events
-from conftest import SHARED, Specification
 from ore.backends.base import ModelRequest
 from ore.backends.scripted import Step, says
 from ore.core.deltas import Finish, ToolArguments, ToolCall
 from servers import OreProcess, ScriptedServer
 
-RECORDINGS = SHARED / "clients"
+RECORDINGS = Path(__file__).parents[3] / "shared" / "clients"
 CHAINED = "codex-ws"
 """It sends the output of a call by the id of the response alone: only a model that made the call can be answered."""
 STATELESS = [
@@ -194,7 +194,7 @@ def wants_stream(sent: Json) -> bool:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STATELESS)
-def test_the_bundled_model_answers_every_request(name: str, tiny: OreProcess, specification: Specification) -> None:
+def test_the_bundled_model_answers_every_request(name: str, tiny: OreProcess, specification: Judge) -> None:
     """Every recorded request gets the status, the content type and the object that its client waits for."""
     replay = Replay(tiny.url, "ore-tiny", specification)
     for sent in recording(name):
@@ -235,7 +235,7 @@ def answered(sent: Json) -> list[Json]:
 
 
 @pytest.mark.parametrize("name", [*STATELESS, CHAINED])
-def test_a_call_that_is_answered_was_made(name: str, scripted: ScriptedServer, specification: Specification) -> None:
+def test_a_call_that_is_answered_was_made(name: str, scripted: ScriptedServer, specification: Judge) -> None:
     """Where the recording goes on with the output of a call, our answer before it holds that call."""
     model = scripted.scripts[STUB] = Caller()
     replay = Replay(scripted.url, STUB, specification)
