@@ -338,7 +338,8 @@ class _Stopping:
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket, not yet listening, so that nobody connects while models load. Raises `StartupError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends without delay only over what says that it is TCP: else a kept connection waits 40 ms for each answer
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
