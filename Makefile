@@ -33,10 +33,10 @@ bench: $(VENV)/.dev ## run the benchmarks of the engine behind HTTP (a few minut
 
 lock: $(VENV)/.dev ## bring the locked versions up to date
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url \
-		--no-header --no-annotate --upgrade --quiet -o requirements/serve.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-emit-index-url \
 		--no-header --no-annotate --upgrade --quiet -o requirements/dev.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url \
+		--no-header --no-annotate --upgrade --quiet --constraint requirements/dev.lock -o requirements/serve.lock
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -47,10 +47,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: requirements/serve.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/serve.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/serve.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.serve
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.lock
 	@touch $@

@@ -1,14 +1,11 @@
-"""Unchanged `openai-agents` code: tools, streams, sessions and its WebSocket, against a model that follows a script.
-
-The package asks for a `websockets` below ours, though it runs with ours, and so is not in the lock file; where it is
-not installed, this is a visible skip. To have it: `pip install openai-agents`, then requirements/dev.lock once more.
-"""
+"""Unchanged `openai-agents` code: tools, streams, sessions and its WebSocket, against a model that follows a script."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import agents
 import pytest
 from openai import AsyncOpenAI
 
@@ -16,8 +13,6 @@ from ore.backends.base import ModelRequest
 from ore.backends.scripted import Step, says
 from ore.core.deltas import Finish, ToolArguments, ToolCall
 from servers import ScriptedServer
-
-agents = pytest.importorskip("agents", reason="openai-agents is not installed")
 
 MODEL = "gpt-scripted"
 """Its compaction session takes no model whose name is not of OpenAI's kind."""
