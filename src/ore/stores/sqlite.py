@@ -32,6 +32,7 @@ from ore.stores.base import (
     Fenced,
     ItemPage,
     Lease,
+    ResponsePage,
     RunState,
     StoredConversation,
     StoredEvent,
@@ -139,6 +140,11 @@ class SQLiteStore:
 
     async def delete(self, owner: str, response_id: str) -> bool:
         return await self._write(lambda db: responses.delete(db, owner, response_id), 0)
+
+    async def list_responses(
+        self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ResponsePage:
+        return await self._read(lambda db: responses.page(db, owner, limit, order, after))
 
     async def chain(self, owner: str, response_id: str) -> list[Turn] | None:
         return await self._read(lambda db: responses.chain(db, owner, response_id))

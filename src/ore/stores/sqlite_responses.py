@@ -10,7 +10,15 @@ from typing import Final, Literal, NamedTuple
 import apsw
 
 from ore.stores import sqlite_conversations as conversations
-from ore.stores.base import ItemPage, MissingAncestor, StoredItem, StoredResponse, Turn, UnknownCursor
+from ore.stores.base import (
+    ItemPage,
+    MissingAncestor,
+    ResponsePage,
+    StoredItem,
+    StoredResponse,
+    Turn,
+    UnknownCursor,
+)
 from ore.stores.sqlite_file import rows
 
 _UPSERT_RESPONSE: Final = """
@@ -36,6 +44,21 @@ WHERE response = ?1 AND ((direction = 0 AND position >= ?2) OR (direction = 1 AN
 """
 
 _LINK: Final = "SELECT seq, id, status, previous_response_id FROM responses WHERE owner = ? AND id = ?"
+
+# `+owner`: in the order of `seq` a page is found at once; by the index on the owner, all of them would be sorted first.
+_HEADS: Final = {
+    "desc": """
+SELECT seq, id, created_at, status, previous_response_id, envelope FROM responses
+WHERE +owner = ?1 AND (?2 IS NULL OR seq < ?2) ORDER BY seq DESC LIMIT ?3
+""",
+    "asc": """
+SELECT seq, id, created_at, status, previous_response_id, envelope FROM responses
+WHERE +owner = ?1 AND (?2 IS NULL OR seq > ?2) ORDER BY seq LIMIT ?3
+""",
+}
+_LAST_INPUT: Final = """
+SELECT id, body FROM items WHERE response = ? AND direction = 0 ORDER BY position DESC LIMIT 1
+"""
 
 # Both take a JSON array of `responses.seq` and name an item's response by its place in it. One statement for a whole
 # chain takes a tenth of the time of one for each response; they are put in order afterwards, lest SQLite copy bodies.
@@ -123,6 +146,31 @@ def load(db: apsw.Connection, owner: str, response_id: str) -> StoredResponse | 
         envelope=envelope,
         input=given,
         output=made,
+    )
+
+
+def page(db: apsw.Connection, owner: str, limit: int, order: Literal["asc", "desc"], after: str | None) -> ResponsePage:
+    begin = None
+    if after is not None:
+        found = rows(db, _LINK, owner, after)
+        if not found:
+            raise UnknownCursor(after)
+        begin = _Link(*found[0]).seq
+    found = rows(db, _HEADS[order], owner, begin, limit + 1)
+    return ResponsePage(responses=tuple(_head(db, *row) for row in found[:limit]), has_more=len(found) > limit)
+
+
+def _head(
+    db: apsw.Connection, seq: int, response_id: str, created_at: int, status: str, previous: str | None, envelope: bytes
+) -> StoredResponse:
+    return StoredResponse(
+        id=response_id,
+        created_at=created_at,
+        status=status,
+        previous_response_id=previous,
+        conversation=conversations.of(db, seq),
+        envelope=envelope,
+        input=tuple(StoredItem(*row) for row in rows(db, _LAST_INPUT, seq)),
     )
 
 
