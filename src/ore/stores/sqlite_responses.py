@@ -19,6 +19,7 @@ from ore.stores.base import (
     Turn,
     UnknownCursor,
 )
+from ore.stores.chain_memory import ChainMemory
 from ore.stores.sqlite_file import rows
 
 _UPSERT_RESPONSE: Final = """
@@ -78,6 +79,7 @@ WHERE items.id = ? AND responses.owner = ? ORDER BY items.seq DESC LIMIT 1
 """
 _BODY: Final = "SELECT body FROM items WHERE seq = ?"
 
+_UNENDED: Final = ("queued", "in_progress")  # as in the triggers: saving one of these again is no rewriting
 _OUTPUT: Final = 1  # `items.direction`; 0 is input
 
 
@@ -204,19 +206,55 @@ def _walk(db: apsw.Connection, owner: str, response_id: str) -> tuple[list[_Link
     return links, None if at in seen else at
 
 
-def chain(db: apsw.Connection, owner: str, response_id: str) -> list[Turn] | None:
+def chain(db: apsw.Connection, owner: str, response_id: str, memory: ChainMemory) -> list[Turn] | None:
+    """Read what is not remembered. Only what deleting or rewriting a response could change is remembered."""
+    ((version,),) = rows(db, "SELECT version FROM history")
+    return (
+        memory.find(owner, response_id, version)
+        or _continued(db, owner, response_id, memory, version)
+        or _whole(db, owner, response_id, memory, version)
+    )
+
+
+def _continued(
+    db: apsw.Connection, owner: str, response_id: str, memory: ChainMemory, version: int
+) -> list[Turn] | None:
+    """A chain that is remembered but for its last turn; None when it is not."""
+    links = [_Link(*row) for row in rows(db, _LINK, owner, response_id)]
+    previous = links[0].previous if links else None
+    turns = None if previous is None else memory.find(owner, previous, version)
+    if previous is None or turns is None:
+        return None
+    (newest,) = _turns(db, links)
+    if newest.status not in _UNENDED:
+        memory.grow(owner, previous, newest, version)
+    turns.append(newest)
+    return turns
+
+
+def _whole(db: apsw.Connection, owner: str, response_id: str, memory: ChainMemory, version: int) -> list[Turn] | None:
     links, missing = _walk(db, owner, response_id)
     if not links:
         return None
     if missing is not None:
         raise MissingAncestor(missing)
+    turns = _turns(db, links)
+    if links[0].previous is not None:  # a circle
+        return turns
+    before = conversations.turn_before(db, links[0].seq)
+    if before is not None:
+        return [before, *turns]
+    if all(link.status not in _UNENDED for link in links):
+        memory.keep(owner, turns, version)
+    return turns
+
+
+def _turns(db: apsw.Connection, links: list[_Link]) -> list[Turn]:
     items = _items(db, [link.seq for link in links])
-    turns = [
+    return [
         Turn(id=link.id, status=link.status, input=given, output=made)
         for link, (given, made) in zip(links, items, strict=True)
     ]
-    before = conversations.turn_before(db, links[0].seq) if links[0].previous is None else None
-    return turns if before is None else [before, *turns]
 
 
 def input_items(
