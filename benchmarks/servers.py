@@ -3,13 +3,17 @@
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
 class Serving:
     """`with Serving(model, folder, slots=8) as server`: then `server.port`, and `server.resident_bytes()`."""
 
-    def __init__(self, model: Path, folder: Path, *, slots: int = 4, context: int = 1024) -> None:
+    def __init__(
+        self, model: Path, folder: Path, *, slots: int = 4, context: int = 1024, program: Sequence[str] = ("-m", "ore")
+    ) -> None:
+        self._program = program
         self._config = folder / "ore.toml"
         self._config.write_text(
             f'data_dir = "{folder / "data"}"\n[llama_cpp]\nslots = {slots}\ncontext = {context}\n'
@@ -17,7 +21,7 @@ class Serving:
         )
 
     def __enter__(self) -> "Serving":
-        command = [sys.executable, "-m", "ore", "serve", "--port", "0", "--config", str(self._config)]
+        command = [sys.executable, *self._program, "serve", "--port", "0", "--config", str(self._config)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         for line in self._process.stdout:

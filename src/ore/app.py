@@ -104,7 +104,7 @@ class Parts(Struct):
 @asynccontextmanager
 async def opened(settings: Settings, progress: Progress | None = None) -> AsyncIterator[tuple[Starlette, Parts]]:
     """Store and engines up, in this order; down again in the other."""
-    store = SQLiteStore(settings.data_path() / "ore.db")
+    store = SQLiteStore(store_path(settings))
     await store.start()
     try:
         sealer = Sealer(sealing_key(settings.data_path() / "sealing.key"))
@@ -129,6 +129,27 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     finally:
         with anyio.CancelScope(shield=True):
             await store.stop()
+
+
+@asynccontextmanager
+async def at_rest(settings: Settings) -> AsyncIterator[Starlette]:
+    """The endpoints over a store that no server has: what is stored can be read and deleted, and nothing runs.
+
+    Raises `StoreTaken` when a server has it after all.
+    """
+    store = SQLiteStore(store_path(settings))
+    await store.start()
+    try:
+        router, sealer = Router({}), Sealer(secrets.token_bytes(KEY_BYTES))
+        supervisor = Supervisor(router, store, sealer, new_id=new_id, now=_now, run_seconds=0)  # never entered
+        yield make_app(settings, Parts(router, store, sealer, supervisor))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.stop()
+
+
+def store_path(settings: Settings) -> Path:
+    return settings.data_path() / "ore.db"
 
 
 def background_limits(settings: Settings) -> BackgroundLimits:

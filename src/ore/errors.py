@@ -22,6 +22,7 @@
     │   ├── StorageFailed           503, the store refused a write or a read
     │   └── DeadlineExceeded        504, a time limit of ours ran out
     └── StartupError                wrong settings, a missing file: one sentence with the fix, no traceback
+        └── StoreTaken              another process has the store
 
 Each class knows its HTTP status, `type` and `code` (wire contract, section 9); raise, never return. Only
 `ore.server.errors` renders them. Messages say what is wrong and what to do next, and never name a path, a key, an
@@ -164,3 +165,7 @@ class DeadlineExceeded(ServerFault):
 
 class StartupError(OreError):
     """Raised before the server listens; the command line prints the message alone and exits with status 2."""
+
+
+class StoreTaken(StartupError):
+    """The store is open in another process, which may be asked instead."""

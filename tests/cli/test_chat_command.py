@@ -13,6 +13,7 @@ import pytest
 from ore.commands import chat as chat_module
 from ore.commands.child import child_server
 from ore.commands.conversation import Conversation, Piece, events_of, pieces_of, served_models
+from ore.commands.screen import Terminal
 from ore.errors import StartupError
 
 Event = dict[str, Any]
@@ -288,7 +289,7 @@ def test_a_child_server_that_cannot_start_is_one_sentence() -> None:
 
 def test_on_a_terminal_a_model_cannot_steer_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Control characters and markup in an answer are text or nothing."""
-    screen = chat_module._Terminal()
+    screen = Terminal()
     for text in ("a\x1b[2Jb", "\x9b31m[red]c\r\n", "\td :smile:"):
         screen.show(Piece("text", text))
     screen.show(Piece("tool", "f(\x07)"))

@@ -26,6 +26,7 @@ from ore.stores.base import (
     Fenced,
     ItemPage,
     Lease,
+    ResponsePage,
     RunState,
     StoredConversation,
     StoredEvent,
@@ -90,6 +91,12 @@ class MemoryStore:
         self.saves += 1
         self.kept[owner, response.id] = response
         self.models[owner].save(response)
+
+    async def list_responses(
+        self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ResponsePage:
+        await anyio.lowlevel.checkpoint()
+        return self.models[owner].list_responses(limit, order, after)
 
     async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
         await self.save(owner, response)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import msgspec
+
 from ore.stores.base import (
     ItemPage,
     MissingAncestor,
+    ResponsePage,
     Store,
     StoredConversation,
     StoredItem,
@@ -136,6 +139,17 @@ class Model:
 
     def load(self, id: str) -> StoredResponse | None:
         return self.responses.get(id)
+
+    def list_responses(self, limit: int, order: Literal["asc", "desc"], after: str | None) -> ResponsePage:
+        listing = list(self.responses.values())
+        if order == "desc":
+            listing.reverse()
+        ids = [one.id for one in listing]
+        if after is not None and after not in ids:
+            raise UnknownCursor(after)
+        rest = listing[ids.index(after) + 1 :] if after is not None else listing
+        heads = tuple(msgspec.structs.replace(one, input=one.input[-1:], output=()) for one in rest[:limit])
+        return ResponsePage(responses=heads, has_more=len(rest) > limit)
 
     def delete(self, id: str) -> bool:
         self.joined.pop(id, None)

@@ -224,6 +224,51 @@ class TestInputItems:
         assert await listed(store, "d", "asc") == (["c_in", "c_out", "d_in"], False)
 
 
+class TestListing:
+    async def test_heads_have_the_last_input_and_no_output(self, store: Store) -> None:
+        """A head says all about a response but its items, of which only the last that was given is there."""
+        await store.save("ada", response("a", given=("x", "y"), mark="é"))
+        await store.save("ada", response("b", "a", given=(), status="failed"))
+        page = await store.list_responses("ada", limit=10, order="desc", after=None)
+        assert page.responses == (
+            response("b", "a", given=(), made=(), status="failed"),
+            response("a", given=("y",), made=(), mark="é"),
+        )
+
+    async def test_the_conversation_is_told(self, store: Store) -> None:
+        """As `load` tells it."""
+        await store.create_conversation("ada", conversation("c"))
+        await store.save("ada", response("a", conversation="c"))
+        page = await store.list_responses("ada", limit=1, order="desc", after=None)
+        assert page.responses[0].conversation == "c"
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    @pytest.mark.parametrize("limit", range(1, 6))
+    async def test_pages_make_up_the_list_of_one_owner(
+        self, store: Store, order: Literal["asc", "desc"], limit: int
+    ) -> None:
+        """Each response of the owner once, in the order of first saves, for every size of page."""
+        for name in ("a", "b", "c", "d"):
+            await store.save("ada", response(name))
+            await store.save("bob", response(f"of bob {name}"))
+        await store.save("ada", response("a", status="failed"))
+        await store.delete("ada", "c")
+        shown: list[str] = []
+        more = True
+        while more:
+            page = await store.list_responses("ada", limit=limit, order=order, after=shown[-1] if shown else None)
+            more = page.has_more
+            assert len(page.responses) == limit or not more
+            shown += [one.id for one in page.responses]
+        assert shown == (["a", "b", "d"] if order == "asc" else ["d", "b", "a"])
+
+    async def test_a_response_of_somebody_else_is_no_cursor(self, store: Store) -> None:
+        """Nor is one that was deleted."""
+        await store.save("bob", response("r"))
+        with pytest.raises(UnknownCursor, match="r"):
+            await store.list_responses("ada", limit=1, order="asc", after="r")
+
+
 class TestLife:
     async def test_a_restart_keeps_everything(self, make_store: StoreFactory) -> None:
         """What was saved before `stop` is there after the next `start`."""
@@ -271,6 +316,7 @@ async def refuses_everything(store: Store) -> None:
         store.delete("ada", "r"),
         store.chain("ada", "r"),
         store.input_items("ada", "r", limit=1, order="asc", after=None),
+        store.list_responses("ada", limit=1, order="asc", after=None),
         store.create_conversation("ada", conversation("c")),
         store.load_conversation("ada", "c"),
         store.update_conversation("ada", "c", b"{}"),
@@ -308,6 +354,7 @@ OPERATIONS = st.one_of(
     ),
     st.tuples(st.sampled_from(["load", "delete", "chain"]), IDS),
     st.tuples(st.just("input_items"), IDS, *CURSOR),
+    st.tuples(st.just("list_responses"), st.integers(1, 4), st.sampled_from(["asc", "desc"]), st.none() | IDS),
     st.tuples(
         st.just("create_conversation"),
         st.builds(conversation, TALKS),
@@ -351,6 +398,9 @@ async def test_two_owners_are_each_alone(kind: str, operations: list[tuple[str, 
                 if method in ("input_items", "list_conversation_items"):
                     name, limit, order, after = arguments
                     got = await outcome(call, name, limit=limit, order=order, after=after)
+                elif method == "list_responses":
+                    limit, order, after = arguments
+                    got = await outcome(call, limit=limit, order=order, after=after)
                 elif method == "conversation_items":
                     got = await outcome(call, arguments[0], holder=arguments[1])
                 else:

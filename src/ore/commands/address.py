@@ -1,10 +1,11 @@
-"""May this host be listened on, is this port free, and who has it.
+"""May this host be listened on, is this port free, who has it, and by which URL a server is reached.
 
 Asking is all that happens here: the server binds its socket itself, later, and somebody may be quicker.
 """
 
 import errno
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ore.errors import StartupError
 from ore.hosts import is_loopback
@@ -25,6 +26,30 @@ def refuse_taken_port(server: ServerSettings) -> None:
     problem = port_problem(server.host, server.port)
     if problem is not None:
         raise StartupError(problem)
+
+
+def url_of(server: ServerSettings) -> str | None:
+    """Where a server with these settings listens; None when only it would know."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"http://{bracketed}:{server.port}" if server.port else None
+
+
+def refuse_two_places(data_dir: str | None, config: Path | None) -> None:
+    """Raise `StartupError` for options that stand beside `--url` and would be of no effect."""
+    if data_dir is not None or config is not None:
+        raise StartupError("--url names a server that runs already; leave --data-dir and --config out.")
+
+
+def refuse_no_url(url: str) -> None:
+    """Raise `StartupError` for what is no URL of a server."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if not good:
+        raise StartupError(f"--url is {url}, which is no URL; write it like http://127.0.0.1:8000.")
 
 
 def port_problem(host: str, port: int) -> str | None:

@@ -1,25 +1,25 @@
 """`ore chat`: a conversation in the terminal, with a running server or with one of its own.
 
 Answers go to standard output and everything about them to standard error, so that `ore chat --once` can be piped.
-On a terminal, control characters in an answer are dropped: a model must not steer the terminal.
+With `--resume` it goes on from a stored response; what was said before is read, and shown, but not sent again.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 import click
 
+from ore.commands.address import refuse_no_url, refuse_two_places, url_of
 from ore.commands.child import child_server
 from ore.commands.conversation import Conversation, Piece, served_models
 from ore.commands.options import config_option, data_dir_option, load_settings
+from ore.commands.screen import CONTROL, Screen, screen
 from ore.commands.serve import refuse_missing_files
+from ore.commands.stored import Earlier, resumable, stored_responses
 from ore.errors import StartupError
-from ore.settings import Settings, resolve_models
+from ore.settings import resolve_models
 
 
 @click.command()
@@ -27,23 +27,43 @@ from ore.settings import Settings, resolve_models
 @click.option("--url", metavar="URL", help="The server to talk to. Default: the one on this machine, or a new one.")
 @click.option("--system", metavar="TEXT", help="Instructions for the model.")
 @click.option("--once", metavar="PROMPT", help="Ask this alone, print the answer and leave.")
+@click.option(
+    "--resume",
+    metavar="[ID]",
+    is_flag=False,
+    flag_value="",
+    help="Go on from a stored response; without ID, the newest.",
+)
 @data_dir_option
 @config_option
 def chat(
-    model: str | None, url: str | None, system: str | None, once: str | None, data_dir: str | None, config: Path | None
+    model: str | None,
+    url: str | None,
+    system: str | None,
+    once: str | None,
+    resume: str | None,
+    data_dir: str | None,
+    config: Path | None,
 ) -> None:
     """Talk to a model.
 
     MODEL is what `ore serve` takes. Ctrl-C stops an answer; Ctrl-D or /exit leaves. Without --url, a server of these
     settings is used if it runs, else one is started for as long as the chat lasts.
     """
-    with _server(model, url, data_dir, config) as (address, name):
-        conversation = Conversation(address, name, system)
-        screen = _screen()
+    earlier = Earlier()
+    if resume is not None:
+        with stored_responses(url, data_dir, config) as stored:
+            earlier = resumable(stored, resume or None)
+    with _server(model or earlier.model, url, data_dir, config) as (address, name):
+        conversation = Conversation(address, name, system or earlier.instructions)
+        conversation.previous_response_id = earlier.id
+        shown = screen()
         if once is not None:
-            sys.exit(_once(conversation, screen, once))
+            sys.exit(_once(conversation, shown, once))
         click.echo(f"Talking to {name} at {address}. Ctrl-C stops an answer; Ctrl-D or /exit leaves.", err=True)
-        ended = [_answer(conversation, screen, prompt) for prompt in _prompts()]
+        for line in earlier.exchange:
+            click.secho(CONTROL.sub("", line), dim=True, err=True)
+        ended = [_answer(conversation, shown, prompt) for prompt in _prompts()]
         if "failed" in ended and not sys.stdin.isatty():
             sys.exit(1)
 
@@ -52,13 +72,16 @@ def chat(
 def _server(model: str | None, url: str | None, data_dir: str | None, config: Path | None) -> Iterator[tuple[str, str]]:
     """The URL of a server that has the model, and the model's name there."""
     if url is not None:
-        if data_dir is not None or config is not None:
-            raise StartupError("--url names a server that runs already; leave --data-dir and --config out.")
+        refuse_two_places(data_dir, config)
         yield url, _model_at(url, model)
         return
-    settings = resolve_models(load_settings(config, data_dir=data_dir).settings, model)
-    running = _url_of(settings)
+    configured = load_settings(config, data_dir=data_dir).settings
+    running = url_of(configured.server)
     here = (served_models(running) if running else None) or []
+    if running and model in here:  # whatever these settings know of it
+        yield running, model
+        return
+    settings = resolve_models(configured, model)
     wanted = settings.default_model or next(iter(settings.models))
     if here and model is None and wanted not in here:
         wanted = here[0]
@@ -72,16 +95,8 @@ def _server(model: str | None, url: str | None, data_dir: str | None, config: Pa
         yield started, wanted
 
 
-def _url_of(settings: Settings) -> str | None:
-    """Where a server with these settings listens; None when only it would know."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.server.host, settings.server.host)  # noqa: S104
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"http://{bracketed}:{settings.server.port}" if settings.server.port else None
-
-
 def _model_at(url: str, model: str | None) -> str:
-    if not _is_url(url):
-        raise StartupError(f"--url is {url}, which is no URL; write it like http://127.0.0.1:8000.")
+    refuse_no_url(url)
     models = served_models(url, timeout=10)
     if models is None:
         raise StartupError(f"No server answers at {url}; start one with `ore serve`, or leave --url out.")
@@ -90,14 +105,6 @@ def _model_at(url: str, model: str | None) -> str:
     if model and models and model not in models:
         raise StartupError(f"The server at {url} has no model {model}; it has {', '.join(models[:16])}.")
     return model or models[0]
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
 
 
 def _prompts() -> Iterator[str]:
@@ -120,12 +127,12 @@ def _prompts() -> Iterator[str]:
             yield text
 
 
-def _once(conversation: Conversation, screen: "_Screen", prompt: str) -> int:
+def _once(conversation: Conversation, screen: Screen, prompt: str) -> int:
     """The exit status: 0 answered, 1 failed, 130 stopped by Ctrl-C."""
     return {"answered": 0, "failed": 1, "stopped": 130}[_answer(conversation, screen, prompt)]
 
 
-def _answer(conversation: Conversation, screen: "_Screen", prompt: str) -> str:
+def _answer(conversation: Conversation, screen: Screen, prompt: str) -> str:
     ended = "answered"
     with closing(conversation.ask(prompt)) as pieces:
         try:
@@ -138,67 +145,3 @@ def _answer(conversation: Conversation, screen: "_Screen", prompt: str) -> str:
             ended = "stopped"
     screen.end()
     return ended
-
-
-class _Screen(Protocol):
-    """Where pieces are shown. `end` closes an answer."""
-
-    def show(self, piece: Piece) -> None: ...
-
-    def end(self) -> None: ...
-
-
-def _screen() -> _Screen:
-    return _Terminal() if sys.stdout.isatty() else _Plain()
-
-
-class _Plain:
-    """The answer to standard output as it comes, the rest to standard error; reasoning is left out."""
-
-    def __init__(self) -> None:
-        self._line_open = False
-
-    def show(self, piece: Piece) -> None:
-        if piece.kind == "text":
-            click.echo(piece.text, nl=False)
-            self._line_open = not piece.text.endswith("\n")
-        elif piece.kind != "reasoning":
-            self.end()
-            click.echo(f"{piece.kind}: {piece.text}", err=True)
-
-    def end(self) -> None:
-        if self._line_open:
-            click.echo()
-        self._line_open = False
-
-
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_STYLES: Final = {"text": "", "reasoning": "dim italic", "tool": "cyan", "note": "yellow", "error": "red"}
-
-
-class _Terminal:
-    """Everything in its own style. Text flows; a change of kind starts a new line."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._line_open = False
-        self._kind = ""
-
-    def show(self, piece: Piece) -> None:
-        if piece.kind != self._kind:
-            self.end()
-        self._kind = piece.kind
-        text = _CONTROL.sub("", piece.text)
-        if piece.kind in ("tool", "note", "error"):
-            text = f"{piece.kind}: {text}\n"
-        if text:
-            self._console.print(text, style=_STYLES[piece.kind], end="")
-            self._line_open = not text.endswith("\n")
-
-    def end(self) -> None:
-        if self._line_open:
-            self._console.print()
-        self._line_open = False
-        self._kind = ""

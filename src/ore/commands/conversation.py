@@ -54,9 +54,9 @@ def served_models(url: str, timeout: float = 2.0) -> list[str] | None:
     """The models of the server at `url`; None when nothing there answers like one."""
     from http.client import HTTPException
 
-    connection = _connection(url, timeout)
+    connection = connection_to(url, timeout)
     try:
-        connection.request("GET", _path(url, "/models"), headers={"accept": "application/json"})
+        connection.request("GET", path_at(url, "/models"), headers={"accept": "application/json"})
         answer = connection.getresponse()
         body = json.loads(answer.read())
         return [entry["id"] for entry in body["data"]] if answer.status == 200 else None
@@ -74,7 +74,7 @@ def pieces_of(event: dict[str, Any]) -> list[Piece]:
     if kind in ("response.reasoning.delta", "response.reasoning_text.delta", "response.reasoning_summary_text.delta"):
         return [Piece("reasoning", event["delta"])]
     if kind == "response.output_item.done" and event["item"].get("type", "").endswith("_call"):
-        return [Piece("tool", _call(event["item"]))]
+        return [Piece("tool", call_text(event["item"]))]
     if kind == "response.incomplete":
         reason = (event["response"].get("incomplete_details") or {}).get("reason", "no reason given")
         return [Piece("note", f"The answer was cut short: {reason}.")]
@@ -83,7 +83,8 @@ def pieces_of(event: dict[str, Any]) -> list[Piece]:
     return []
 
 
-def _call(item: dict[str, Any]) -> str:
+def call_text(item: dict[str, Any]) -> str:
+    """A call as it would be written: its name and its arguments."""
     arguments = item.get("arguments") or item.get("input") or item.get("action") or ""
     shown = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return f"{item.get('name') or item['type']}({shown})"
@@ -114,10 +115,10 @@ def _post_events(url: str, body: dict[str, Any]) -> Generator[dict[str, Any], No
     """The events of one streamed response, and an `error` event for anything that went wrong on the way."""
     from http.client import HTTPException
 
-    connection = _connection(url, _SILENCE)
+    connection = connection_to(url, _SILENCE)
     try:
         headers = {"content-type": "application/json", "accept": "text/event-stream"}
-        connection.request("POST", _path(url, "/responses"), json.dumps(body).encode(), headers)
+        connection.request("POST", path_at(url, "/responses"), json.dumps(body).encode(), headers)
         answer = connection.getresponse()
         if answer.status != 200:
             yield _refusal(answer.status, answer)
@@ -156,7 +157,7 @@ def _failure(message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"message": message}}
 
 
-def _connection(url: str, timeout: float) -> "HTTPConnection":
+def connection_to(url: str, timeout: float) -> "HTTPConnection":
     from http.client import HTTPConnection, HTTPSConnection
 
     parts = urlsplit(url)
@@ -164,5 +165,6 @@ def _connection(url: str, timeout: float) -> "HTTPConnection":
     return kind(parts.hostname or "", parts.port, timeout=timeout)
 
 
-def _path(url: str, endpoint: str) -> str:
+def path_at(url: str, endpoint: str) -> str:
+    """The path of an endpoint such as `/models`, for a URL with or without `/v1`."""
     return urlsplit(url).path.rstrip("/").removesuffix("/v1") + "/v1" + endpoint

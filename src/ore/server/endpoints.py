@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response as HTTPResponse
 from starlette.routing import Route
@@ -30,11 +31,12 @@ from ore.runs.compaction import compacted
 from ore.runs.log import Follower
 from ore.runs.run import Run
 from ore.runs.shapes import from_stored, running
+from ore.runs.summary import ResponseSummary, summarised
 from ore.runs.supervisor import Supervisor
-from ore.server.answers import item_list, json_response, unknown_cursor
+from ore.server.answers import item_list, json_response, object_list, unknown_cursor
 from ore.server.reading import OWNER, array, checked, flag, page_query
 from ore.server.sse import EventStream, while_connected
-from ore.stores.base import Store, UnknownCursor
+from ore.stores.base import Store, StoredResponse, UnknownCursor
 
 logger = logging.getLogger("ore.server")
 
@@ -78,6 +80,7 @@ class Endpoints:
             ("DELETE", "/v1/responses/{response_id}", self.delete),
             ("POST", "/v1/responses/{response_id}/cancel", self.cancel),
             ("GET", "/v1/responses/{response_id}/input_items", self.input_items),
+            ("GET", "/v1/ore/responses", self.list_responses),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model_id:path}", self.model),
             ("GET", "/livez", self.live),
@@ -212,6 +215,22 @@ class Endpoints:
         if page is None:
             raise _no_response(response_id)
         return item_list(page)
+
+    async def list_responses(self, request: Request) -> HTTPResponse:
+        """`GET /ore/responses`, which only ORE has: what is stored, a page at a time."""
+        limit, order, after = page_query(request)
+        try:
+            page = await self._store.list_responses(OWNER, limit=limit, order=order, after=after)
+        except UnknownCursor:
+            raise unknown_cursor(after) from None
+        return object_list([self._summary(head) for head in page.responses], has_more=page.has_more)
+
+    def _summary(self, head: StoredResponse) -> ResponseSummary:
+        """As `retrieve` would tell it: the store knows only how a response began until it has ended."""
+        run = self._running(head.id)
+        if run is not None and run.has_response:
+            head = msgspec.structs.replace(head, status=run.response.status)
+        return summarised(head)
 
     async def _checked(self, request: Request, check: Callable[..., Create]) -> Create:
         return await checked(request, partial(check, new_id=self._new_id, strict_fields=self._strict_fields))

@@ -118,6 +118,18 @@ def _response_paths() -> JsonObject:
                 parameters=[_LIMIT, _ORDER, _AFTER, _INCLUDE],
             ),
         },
+        "/v1/ore/responses": {
+            "get": _operation(
+                RESPONSES,
+                "listResponses",
+                "List stored responses",
+                "An extension of ORE's: other servers of the Responses API have no such list. Each response with a "
+                "line about it; read it by its id for the rest.",
+                _json(200, "One page.", "ResponseList"),
+                faults=(400, 503),
+                parameters=[_LIMIT, _ORDER, _AFTER],
+            ),
+        },
     }
 
 
@@ -432,7 +444,7 @@ _OBFUSCATION = _parameter(
 )
 _LIMIT = _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Page size.")
 _ORDER = _parameter("query", "order", {"enum": ["asc", "desc"], "default": "desc"}, "Newest first, unless `asc`.")
-_AFTER = _parameter("query", "after", {"type": "string"}, "Start behind the item with this id.")
+_AFTER = _parameter("query", "after", {"type": "string"}, "Start behind the one with this id.")
 
 _STREAM_EXAMPLE = 'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":{...}}\n\n'
 

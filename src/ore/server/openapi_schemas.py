@@ -17,6 +17,7 @@ from ore.core.callable_tools import TOOL_TYPES
 from ore.protocol import configuration, content, conversations, events, items, responses, tools
 from ore.protocol.decoding import JsonObject
 from ore.runs.compaction import Compaction
+from ore.runs.summary import ResponseSummary
 
 Schema = dict[str, Any]
 
@@ -131,7 +132,9 @@ def _response_schemas() -> dict[str, Schema]:
             *("id", "object", "deleted"),
         ),
         "KeptItem": _object({"id": _text(), "type": _text()}, "id", "type", description="An item as it is kept."),
-        "ItemList": _item_list(),
+        "ItemList": _list_of("KeptItem"),
+        "ResponseSummary": _said(ResponseSummary),
+        "ResponseList": _list_of("ResponseSummary"),
         "Model": _model(),
         "ModelList": _object({"object": _choice("list"), "data": _array(ref("Model"))}, "object", "data"),
         "Liveness": _object({"status": _choice("ok")}, "status"),
@@ -141,15 +144,15 @@ def _response_schemas() -> dict[str, Schema]:
     }
 
 
-def _item_list() -> Schema:
+def _list_of(name: str) -> Schema:
     end = _null_or(_text())
     return _object(
         {
             "object": _choice("list"),
-            "data": _array(ref("KeptItem")),
+            "data": _array(ref(name)),
             "first_id": end,
             "last_id": end,
-            "has_more": {"type": "boolean", "description": "Ask again with `after` set to the last item's id."},
+            "has_more": {"type": "boolean", "description": "Ask again with `after` set to the last one's id."},
         },
         *("object", "data", "first_id", "last_id", "has_more"),
     )

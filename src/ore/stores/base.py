@@ -50,6 +50,17 @@ class ItemPage(Struct, frozen=True, kw_only=True):
     has_more: bool
 
 
+class ResponsePage(Struct, frozen=True, kw_only=True):
+    """One page of a list: the heads of responses in the order asked for, and whether more follow.
+
+    A head has no output, and of the input the last item alone: it tells what the response answers, and is one item
+    however long the input was.
+    """
+
+    responses: tuple[StoredResponse, ...]
+    has_more: bool
+
+
 class Turn(Struct, frozen=True, kw_only=True):
     """One response of a chain, as history needs it.
 
@@ -140,6 +151,14 @@ class Store(Protocol):
 
     async def delete(self, owner: str, response_id: str) -> bool:
         """Remove the response and its items. False when there was none."""
+
+    async def list_responses(
+        self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ResponsePage:
+        """A page of all responses, in the order in which their ids were first saved. `limit` is at least 1.
+
+        Raises `UnknownCursor` when `after` names none of them.
+        """
 
     async def chain(self, owner: str, response_id: str) -> list[Turn] | None:
         """The turns from the first ancestor to `response_id`, oldest first, each once.

@@ -32,6 +32,7 @@ from ore.stores.base import (
     Fenced,
     ItemPage,
     Lease,
+    ResponsePage,
     RunState,
     StoredConversation,
     StoredEvent,
@@ -41,6 +42,7 @@ from ore.stores.base import (
     TakenIds,
     Turn,
 )
+from ore.stores.chain_memory import MAX_BYTES, ChainMemory
 from ore.stores.sqlite_file import connect, explained, identity, is_full, open_file, storage_failed, transaction
 
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class _Outcome(NamedTuple):
 class SQLiteStore:
     """A `Store` in the file `path`; its folder is made when it is missing. Lives once: what was stopped stays so."""
 
-    def __init__(self, path: Path, *, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
+    def __init__(self, path: Path, *, max_pending_bytes: int = MAX_PENDING_BYTES, chain_bytes: int = MAX_BYTES) -> None:
         self.commits = 0
         """Transactions that wrote something, since the start."""
         self._path = path
@@ -96,6 +98,7 @@ class SQLiteStore:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._readers: _Readers | None = None
         self._identity: tuple[int, int] | None = None
+        self._chains = ChainMemory(chain_bytes)
 
     async def start(self) -> None:
         if self._state != "new":
@@ -140,8 +143,13 @@ class SQLiteStore:
     async def delete(self, owner: str, response_id: str) -> bool:
         return await self._write(lambda db: responses.delete(db, owner, response_id), 0)
 
+    async def list_responses(
+        self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
+    ) -> ResponsePage:
+        return await self._read(lambda db: responses.page(db, owner, limit, order, after))
+
     async def chain(self, owner: str, response_id: str) -> list[Turn] | None:
-        return await self._read(lambda db: responses.chain(db, owner, response_id))
+        return await self._read(lambda db: responses.chain(db, owner, response_id, self._chains))
 
     async def input_items(
         self, owner: str, response_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import apsw
 
-from ore.errors import StartupError, StorageFailed
+from ore.errors import StartupError, StorageFailed, StoreTaken
 
 BUSY_MILLISECONDS: Final = 5000
 """How long to wait for a lock that another program (a backup, a shell) holds on the file."""
@@ -99,7 +99,7 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(lock, 20).decode("ascii", "replace").strip()
-            raise StartupError(
+            raise StoreTaken(
                 f"Another ore process{f' (pid {holder})' if holder else ''} uses the database {path}. Stop it first, "
                 "or start this one with another --data-dir."
             ) from None

@@ -10,7 +10,16 @@ from typing import Final, Literal, NamedTuple
 import apsw
 
 from ore.stores import sqlite_conversations as conversations
-from ore.stores.base import ItemPage, MissingAncestor, StoredItem, StoredResponse, Turn, UnknownCursor
+from ore.stores.base import (
+    ItemPage,
+    MissingAncestor,
+    ResponsePage,
+    StoredItem,
+    StoredResponse,
+    Turn,
+    UnknownCursor,
+)
+from ore.stores.chain_memory import ChainMemory
 from ore.stores.sqlite_file import rows
 
 _UPSERT_RESPONSE: Final = """
@@ -37,6 +46,21 @@ WHERE response = ?1 AND ((direction = 0 AND position >= ?2) OR (direction = 1 AN
 
 _LINK: Final = "SELECT seq, id, status, previous_response_id FROM responses WHERE owner = ? AND id = ?"
 
+# `+owner`: in the order of `seq` a page is found at once; by the index on the owner, all of them would be sorted first.
+_HEADS: Final = {
+    "desc": """
+SELECT seq, id, created_at, status, previous_response_id, envelope FROM responses
+WHERE +owner = ?1 AND (?2 IS NULL OR seq < ?2) ORDER BY seq DESC LIMIT ?3
+""",
+    "asc": """
+SELECT seq, id, created_at, status, previous_response_id, envelope FROM responses
+WHERE +owner = ?1 AND (?2 IS NULL OR seq > ?2) ORDER BY seq LIMIT ?3
+""",
+}
+_LAST_INPUT: Final = """
+SELECT id, body FROM items WHERE response = ? AND direction = 0 ORDER BY position DESC LIMIT 1
+"""
+
 # Both take a JSON array of `responses.seq` and name an item's response by its place in it. One statement for a whole
 # chain takes a tenth of the time of one for each response; they are put in order afterwards, lest SQLite copy bodies.
 _BODIES: Final = """
@@ -55,6 +79,7 @@ WHERE items.id = ? AND responses.owner = ? ORDER BY items.seq DESC LIMIT 1
 """
 _BODY: Final = "SELECT body FROM items WHERE seq = ?"
 
+_UNENDED: Final = ("queued", "in_progress")  # as in the triggers: saving one of these again is no rewriting
 _OUTPUT: Final = 1  # `items.direction`; 0 is input
 
 
@@ -126,6 +151,31 @@ def load(db: apsw.Connection, owner: str, response_id: str) -> StoredResponse | 
     )
 
 
+def page(db: apsw.Connection, owner: str, limit: int, order: Literal["asc", "desc"], after: str | None) -> ResponsePage:
+    begin = None
+    if after is not None:
+        found = rows(db, _LINK, owner, after)
+        if not found:
+            raise UnknownCursor(after)
+        begin = _Link(*found[0]).seq
+    found = rows(db, _HEADS[order], owner, begin, limit + 1)
+    return ResponsePage(responses=tuple(_head(db, *row) for row in found[:limit]), has_more=len(found) > limit)
+
+
+def _head(
+    db: apsw.Connection, seq: int, response_id: str, created_at: int, status: str, previous: str | None, envelope: bytes
+) -> StoredResponse:
+    return StoredResponse(
+        id=response_id,
+        created_at=created_at,
+        status=status,
+        previous_response_id=previous,
+        conversation=conversations.of(db, seq),
+        envelope=envelope,
+        input=tuple(StoredItem(*row) for row in rows(db, _LAST_INPUT, seq)),
+    )
+
+
 def _items(db: apsw.Connection, seqs: list[int]) -> list[tuple[tuple[StoredItem, ...], tuple[StoredItem, ...]]]:
     """The input and the output of each response, in order."""
     lists: list[tuple[list[StoredItem], list[StoredItem]]] = [([], []) for _ in seqs]
@@ -156,19 +206,55 @@ def _walk(db: apsw.Connection, owner: str, response_id: str) -> tuple[list[_Link
     return links, None if at in seen else at
 
 
-def chain(db: apsw.Connection, owner: str, response_id: str) -> list[Turn] | None:
+def chain(db: apsw.Connection, owner: str, response_id: str, memory: ChainMemory) -> list[Turn] | None:
+    """Read what is not remembered. Only what deleting or rewriting a response could change is remembered."""
+    ((version,),) = rows(db, "SELECT version FROM history")
+    return (
+        memory.find(owner, response_id, version)
+        or _continued(db, owner, response_id, memory, version)
+        or _whole(db, owner, response_id, memory, version)
+    )
+
+
+def _continued(
+    db: apsw.Connection, owner: str, response_id: str, memory: ChainMemory, version: int
+) -> list[Turn] | None:
+    """A chain that is remembered but for its last turn; None when it is not."""
+    links = [_Link(*row) for row in rows(db, _LINK, owner, response_id)]
+    previous = links[0].previous if links else None
+    turns = None if previous is None else memory.find(owner, previous, version)
+    if previous is None or turns is None:
+        return None
+    (newest,) = _turns(db, links)
+    if newest.status not in _UNENDED:
+        memory.grow(owner, previous, newest, version)
+    turns.append(newest)
+    return turns
+
+
+def _whole(db: apsw.Connection, owner: str, response_id: str, memory: ChainMemory, version: int) -> list[Turn] | None:
     links, missing = _walk(db, owner, response_id)
     if not links:
         return None
     if missing is not None:
         raise MissingAncestor(missing)
+    turns = _turns(db, links)
+    if links[0].previous is not None:  # a circle
+        return turns
+    before = conversations.turn_before(db, links[0].seq)
+    if before is not None:
+        return [before, *turns]
+    if all(link.status not in _UNENDED for link in links):
+        memory.keep(owner, turns, version)
+    return turns
+
+
+def _turns(db: apsw.Connection, links: list[_Link]) -> list[Turn]:
     items = _items(db, [link.seq for link in links])
-    turns = [
+    return [
         Turn(id=link.id, status=link.status, input=given, output=made)
         for link, (given, made) in zip(links, items, strict=True)
     ]
-    before = conversations.turn_before(db, links[0].seq) if links[0].previous is None else None
-    return turns if before is None else [before, *turns]
 
 
 def input_items(
