@@ -423,6 +423,29 @@ async def test_a_model_that_is_gone_ends_the_run() -> None:
     assert "does not exist" in final["error"]["message"]
 
 
+@pytest.mark.parametrize("damage", ["request", "events"])
+async def test_a_run_that_cannot_be_read_ends(damage: str) -> None:
+    """What another version of ORE wrote and this one does not understand ends failed, and others are taken up."""
+    place = Place([d.Text("a"), HOLD, FINISH])
+    async with place.process() as supervisor:
+        run, other = place.start(supervisor), place.start(supervisor)
+        await place.backend.reached.wait()
+        await run.recorded()
+        await other.recorded()
+    kept = place.store.runs[OWNER, run.id]
+    if damage == "request":
+        kept.run = msgspec.structs.replace(kept.run, request=b'{"input": 5}')
+    else:
+        kept.events[-1] = msgspec.structs.replace(kept.events[-1], body=b'{"type":"response.of_tomorrow"}')
+    place.backend.release.set()
+    async with place.process():
+        await ended(place, run.id)
+        await ended(place, other.id)
+    assert place.final(run.id)["error"]["code"] == "server_error"
+    assert [event.type for event in kept.events[-2:]] == ["error", "response.failed"]
+    assert check_kept(place, other.id)["status"] == "completed"
+
+
 async def test_cancelling_ends_a_run_once() -> None:
     """A running one ends cancelled with its open item incomplete; a second time changes nothing."""
     place = Place([d.Text("a"), HOLD, FINISH])

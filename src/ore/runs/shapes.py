@@ -19,7 +19,7 @@ from ore.protocol.items import Item
 from ore.protocol.responses import Create, Response
 from ore.routing.router import Target
 from ore.runs.run import Run
-from ore.stores.base import StoredEvent, StoredItem, StoredResponse
+from ore.stores.base import ClaimedRun, StoredEvent, StoredItem, StoredResponse
 
 T = TypeVar("T")
 
@@ -132,6 +132,24 @@ def running(stored: StoredResponse, events: Sequence[StoredEvent]) -> bytes:
     for event in events:
         fold.apply(decode(event.body))
     return encode(fold.response)
+
+
+def unreadable(claimed: ClaimedRun) -> tuple[StoredResponse, list[StoredEvent]]:
+    """The end of a background run that cannot be taken up, because another version of ORE wrote it: it failed."""
+    message = "The server was restarted, and cannot go on with this response. Send the request again."
+    body = msgspec.json.decode(claimed.response.envelope)
+    body |= {"status": "failed", "error": {"code": "server_error", "message": message}}
+    number = claimed.events[-1].number + 1 if claimed.events else 0
+    said = {"code": "server_error", "message": message, "param": None}
+    both: list[tuple[str, JsonObject]] = [
+        ("error", {"error": {"type": "server_error", **said}, **said}),
+        ("response.failed", {"response": body}),
+    ]
+    events = [
+        StoredEvent(at, kind, encode({"type": kind, "sequence_number": at, **fields}))
+        for at, (kind, fields) in enumerate(both, number)
+    ]
+    return msgspec.structs.replace(claimed.response, status="failed", envelope=encode(body), output=()), events
 
 
 def _id_of(item: Item) -> str:

@@ -15,6 +15,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
+from ore.core.fold import ProtocolViolation
 from ore.core.sealing import Sealer
 from ore.errors import StorageFailed, Unavailable
 from ore.ids import NewId
@@ -25,6 +26,7 @@ from ore.runs.durable import DurableLog, StoredFollower
 from ore.runs.judge import Judge
 from ore.runs.loop import execute
 from ore.runs.run import Remembered, Run
+from ore.runs.shapes import unreadable
 from ore.runs.turns import Shared
 from ore.stores.base import ClaimedRun, Fenced, Lease, Store, StoredEvent
 from ore.tools.base import Tool
@@ -211,20 +213,29 @@ class Supervisor:
     async def _keep_leases(self) -> None:
         """Keep what is ours, and take up what nobody drives any more."""
         store, lease = self._shared.store, self._shared.lease
-        while not self.draining:
+        while True:
             try:
                 await store.renew(lease)
-                for claimed in await store.claim(lease, limit=CLAIMED_AT_ONCE):
-                    self._resume(claimed)
+                for claimed in [] if self.draining else await store.claim(lease, limit=CLAIMED_AT_ONCE):
+                    await self._take_up(claimed)
             except StorageFailed as failure:
-                logger.warning("leases of background responses could not be renewed: %s", failure)
+                logger.warning("leases of background responses could not be kept up: %s", failure)
             await anyio.sleep(self._background.lease / 3)
+
+    async def _take_up(self, claimed: ClaimedRun) -> None:
+        """Go on with a run; one that cannot even be read ends here, lest it be claimed for ever."""
+        try:
+            self._resume(claimed)
+        except (msgspec.MsgspecError, ProtocolViolation, KeyError, TypeError):
+            logger.exception("background response %s cannot be taken up", claimed.response.id)
+            ended, events = unreadable(claimed)
+            await self._shared.store.save(claimed.owner, ended, fence=claimed.fence, events=events)
 
     def _resume(self, claimed: ClaimedRun) -> Run:
         """Go on with a run that another process began."""
         create = msgspec.json.decode(claimed.run.request, type=Create)
-        logger.info("taking up background response %s, attempt %d", claimed.response.id, claimed.attempt)
         run = self._new(claimed.owner, create, claimed=claimed)
+        logger.info("taking up background response %s, attempt %d", claimed.response.id, claimed.attempt)
         if claimed.attempt > self._background.attempts:
             run.stop("given up")
         return self._drive(run)

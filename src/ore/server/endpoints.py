@@ -19,7 +19,7 @@ from ore.core.compaction import summarising
 from ore.core.history import check_continuable
 from ore.core.lifecycle import TERMINAL_STATUSES
 from ore.core.sealing import Sealer
-from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, UpgradeRequired
+from ore.errors import InvalidRequest, MethodNotAllowed, NotFound, StorageFailed, UpgradeRequired
 from ore.ids import NewId
 from ore.protocol import OPEN_RESPONSES_RELEASE
 from ore.protocol.configuration import check_include
@@ -187,6 +187,8 @@ class Endpoints:
         stored = await self._store.load(OWNER, response_id)
         if stored is None:
             raise _no_response(response_id)
+        if stored.status not in TERMINAL_STATUSES:
+            raise StorageFailed("The response is stopped, but that could not be kept. Cancel it again in a moment.")
         return json_response(from_stored(stored))
 
     async def delete(self, request: Request) -> HTTPResponse:
