@@ -23,6 +23,7 @@ import uvicorn
 from anyio.abc import TaskGroup
 from msgspec import Struct
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 from ore.backends.base import Backend
@@ -36,6 +37,7 @@ from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
+from ore.server.idempotency import Idempotency
 from ore.server.middleware import middleware_stack
 from ore.server.openapi import openapi_routes
 from ore.server.protocol import hardened_protocol
@@ -62,6 +64,9 @@ logger = logging.getLogger("ore")
 
 LAST_WORDS = 2.0
 """Seconds that WebSockets have at shutdown, when all runs have ended, to take what was said to them."""
+
+LONGEST_WAIT = 600.0
+"""Seconds beside its run that an answer may take until it is with its client, at most."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, bytes done, and bytes in all if known, while a model is downloaded."""
@@ -194,12 +199,20 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
             *(sockets.routes() if server.websocket else []),
             *([*docs_routes(), *openapi_routes()] if server.docs else []),
         ],
-        middleware=middleware_stack(
-            is_draining=lambda: parts.supervisor.draining,
-            max_body_bytes=server.max_body_bytes,
-            cors_origins=server.cors_origins,
-            guard_origins=is_loopback(server.host) or server.insecure_no_auth,
-        ),
+        middleware=[
+            *middleware_stack(
+                is_draining=lambda: parts.supervisor.draining,
+                max_body_bytes=server.max_body_bytes,
+                cors_origins=server.cors_origins,
+                guard_origins=is_loopback(server.host) or server.insecure_no_auth,
+            ),
+            Middleware(
+                Idempotency,
+                store=parts.store,
+                keep_seconds=server.idempotency_hours * 3600,
+                hold_seconds=max(server.request_timeout, settings.background.timeout) + LONGEST_WAIT,
+            ),
+        ],
         exception_handlers=exception_handlers(),
     )
     app.state.websockets = sockets

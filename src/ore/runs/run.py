@@ -134,6 +134,11 @@ class Run:
             self.stop_reason = reason
             self.scope.cancel()
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether its client left before it was done."""
+        return self.scope.cancelled_caught and self.stop_reason == "disconnected"
+
     async def begun(self) -> None:
         """Wait until the request is accepted or refused."""
         await self._begun.wait()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response as HTTPResponse
 from starlette.routing import Route
 
@@ -98,6 +98,7 @@ class Endpoints:
         follower = run.follow() if create.stream else None
         async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await (run.begun() if follower is not None else run.ended())
+        _check_stayed(run)
         if follower is None:
             return json_response(encode(run.response), headers=tool_warnings(create))
         run.check_begun()
@@ -107,10 +108,12 @@ class Endpoints:
         """Answer as soon as the run is kept. From then on it does not care who listens."""
         async with while_connected(request.receive, lambda: None if run.has_response else run.stop("disconnected")):
             await run.begun()
+        _check_stayed(run)
         run.check_begun()
         if not run.create.stream:
             return json_response(encode(run.response), headers=tool_warnings(run.create))
-        return self._stream(self._supervisor.follow(OWNER, run.id), run.create.obfuscated, create=run.create)
+        follower, kept = self._supervisor.follow(OWNER, run.id), "idempotency-key" in request.headers
+        return self._stream(follower, run.create.obfuscated, create=run.create, whole=kept)
 
     def _stream(
         self,
@@ -119,11 +122,10 @@ class Endpoints:
         *,
         left: Callable[[], None] | None = None,
         create: Create | None = None,
+        whole: bool = False,
     ) -> EventStream:
-        headers = tool_warnings(create) if create is not None else {}
-        return EventStream(
-            follower, left=left, headers=headers, idle=self._sse_idle, done=self._sse_done, padded=padded
-        )
+        headers, idle, done = tool_warnings(create) if create is not None else {}, self._sse_idle, self._sse_done
+        return EventStream(follower, left=left, headers=headers, idle=idle, done=done, padded=padded, whole=whole)
 
     async def compact(self, request: Request) -> HTTPResponse:
         """`POST /responses/compact`: a run that summarises, whose response is not shown."""
@@ -131,6 +133,7 @@ class Endpoints:
         run = self._supervisor.start(OWNER, summarising(create, self._new_id))
         async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await run.ended()
+        _check_stayed(run)
         return json_response(encode(compacted(run, self._sealer, self._new_id)))
 
     async def input_tokens(self, request: Request) -> HTTPResponse:
@@ -260,6 +263,12 @@ class Endpoints:
     async def version(self, _: Request) -> HTTPResponse:
         """Which ORE, and which release of the contract."""
         return json_response(encode({"version": __version__, "open_responses": OPEN_RESPONSES_RELEASE}))
+
+
+def _check_stayed(run: Run) -> None:
+    """Answer nobody when the client has left and its run was stopped for that: such an answer is not one to keep."""
+    if run.abandoned:
+        raise ClientDisconnect
 
 
 def check_previous_ended(supervisor: Supervisor, create: Create) -> None:

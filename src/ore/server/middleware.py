@@ -7,7 +7,8 @@
     Draining          503 for new requests while the server goes down
     BodyLimits        size and encoding of request bodies
 
-They refuse to know endpoints, and to hold a body: every byte passes through in pieces of bounded size.
+They refuse to know endpoints, and to hold a body: every byte passes through in pieces of bounded size. Within them
+comes `ore.server.idempotency`, which does both.
 """
 
 import time
@@ -33,6 +34,7 @@ from ore.telemetry import current_request_id
 EXPOSED_HEADERS: Final = (
     "x-request-id",
     "x-ore-warning",
+    "x-ore-idempotent-replay",
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",

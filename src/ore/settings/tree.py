@@ -66,6 +66,9 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     websocket_ping: Annotated[
         float, Meta(gt=0, description="Seconds between the pings that keep a WebSocket open through proxies.")
     ] = 25.0
+    idempotency_hours: Annotated[
+        float, Meta(gt=0, description="Hours that an answer is given again to requests with its `Idempotency-Key`.")
+    ] = 24.0
     docs: Annotated[bool, Meta(description="Serve /docs and /openapi.json.")] = True
 
 

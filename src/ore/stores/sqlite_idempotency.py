@@ -8,6 +8,7 @@ from typing import Final
 import apsw
 
 from ore.stores.base import Reservation, StoredAnswer
+from ore.stores.sqlite_file import rows
 
 _NOW: Final = "unixepoch('subsec')"
 
@@ -38,9 +39,9 @@ def reserve(
     db.execute(_RESERVE, (owner, key, fingerprint, holder, seconds))
     if db.changes():
         return "reserved"
-    first, held_by, status, headers, body = db.execute(
-        "SELECT fingerprint, holder, status, headers, body FROM idempotency WHERE owner = ? AND key = ?", (owner, key)
-    ).fetchall()[0]
+    ((first, held_by, status, headers, body),) = rows(
+        db, "SELECT fingerprint, holder, status, headers, body FROM idempotency WHERE owner = ? AND key = ?", owner, key
+    )
     if first != fingerprint:
         return "other request"
     return "in use" if held_by is not None else StoredAnswer(status, headers, body)
