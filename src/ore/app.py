@@ -31,6 +31,7 @@ from ore.core.sealing import KEY_BYTES, Sealer
 from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.ids import new_id
+from ore.protocol.wire import WIRES
 from ore.routing.router import Router
 from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.conversations import ConversationEndpoints
@@ -123,6 +124,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 now=_now,
                 run_seconds=settings.server.request_timeout,
                 background=background_limits(settings),
+                wire=WIRES[settings.server.wire],
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor)
                 yield make_app(settings, parts), parts
@@ -170,7 +172,7 @@ def sealing_key(path: Path) -> bytes:
 
 def make_app(settings: Settings, parts: Parts) -> Starlette:
     """The routes and middleware over parts that are up."""
-    server = settings.server
+    server, wire = settings.server, WIRES[settings.server.wire]
     endpoints = Endpoints(
         supervisor=parts.supervisor,
         router=parts.router,
@@ -178,7 +180,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         sealer=parts.sealer,
         new_id=new_id,
         sse_idle=server.sse_keep_alive,
-        sse_done=server.sse_done_marker,
+        sse_done=wire.done_marker if server.sse_done_marker is None else server.sse_done_marker,
         strict_fields=server.strict_fields,
         websocket=server.websocket,
     )
@@ -205,6 +207,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
                 max_body_bytes=server.max_body_bytes,
                 cors_origins=server.cors_origins,
                 guard_origins=is_loopback(server.host) or server.insecure_no_auth,
+                wire=wire,
             ),
             Middleware(
                 Idempotency,
@@ -367,7 +370,7 @@ def _address(sock: socket.socket, models: list[str]) -> BoundAddress:
 
 
 def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
-    server = settings.server
+    server, wire = settings.server, WIRES[settings.server.wire]
     return uvicorn.Config(
         app,
         http=hardened_protocol(
@@ -375,8 +378,9 @@ def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
             header_timeout=server.header_timeout,
             body_timeout=server.body_timeout,
             write_timeout=server.write_timeout,
+            wire=wire,
         ),
-        ws=websocket_protocol(write_timeout=server.write_timeout) if server.websocket else "none",
+        ws=websocket_protocol(write_timeout=server.write_timeout, wire=wire) if server.websocket else "none",
         ws_max_size=server.max_body_bytes,
         ws_ping_interval=server.websocket_ping,
         ws_ping_timeout=server.write_timeout,
