@@ -108,6 +108,15 @@ def test_every_kind_of_delta_can_be_retold(cut: int) -> None:
     assert without_ids([*first.events, *resumed(first.events, list(RICH))]) == without_ids(unbroken.events)
 
 
+@pytest.mark.parametrize("cut", range(4))
+def test_thoughts_after_a_summary_can_be_retold(cut: int) -> None:
+    """A part of text that comes after parts of a summary is still the one that is open."""
+    script: list[d.Delta] = [d.ReasoningSummary("s"), d.Reasoning("a"), d.Reasoning("b")]
+    first, unbroken = told(script[:cut]), told(script)
+    unbroken.writer.close()
+    assert without_ids([*first.events, *resumed(first.events, script)]) == without_ids(unbroken.events)
+
+
 @pytest.mark.parametrize("after", WIRES)
 @pytest.mark.parametrize("before", WIRES)
 @pytest.mark.parametrize("cut", range(len(RICH) + 1))

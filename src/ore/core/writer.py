@@ -395,7 +395,8 @@ class ResponseWriter:
         elif isinstance(event, e.OutputItemDone):
             self._open = None
         elif self._open is not None and isinstance(event, e.ContentPartAdded | e.ReasoningSummaryPartAdded):
-            self._enter_part(self._parts[_DELTA_OF_PART[type(event.part)]], summary_key=self._open.summaries)
+            row = self._parts[_DELTA_OF_PART[type(event.part)]]
+            self._enter_part(row, summary_key=self._open.summaries if row.index == "summary_index" else 0)
         elif self._open is not None and isinstance(event, e.ContentPartDone | e.ReasoningSummaryPartDone):
             self._open.part = None
         elif self._open is not None and isinstance(event, e.OutputTextAnnotationAdded):
