@@ -57,6 +57,7 @@ from ore.settings import (
 from ore.stores.base import Store
 from ore.stores.sqlite import SQLiteStore
 from ore.telemetry import configure_logging
+from ore.tools.base import Tool
 
 if TYPE_CHECKING:
     from ore.backends.local.options import EngineOptions
@@ -125,6 +126,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 run_seconds=settings.server.request_timeout,
                 background=background_limits(settings),
                 wire=WIRES[settings.server.wire],
+                tools=make_tools(settings),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor)
                 yield make_app(settings, parts), parts
@@ -233,6 +235,11 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
         path = await _fetched(settings, name, model, progress)
         backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
     return backends
+
+
+def make_tools(_: Settings) -> dict[str, Tool]:
+    """What runs here for models, by type. Nothing can be configured yet."""
+    return {}
 
 
 def engine_options(path: Path, model: ModelSettings, engine: LlamaCppSettings) -> "EngineOptions":
@@ -347,7 +354,8 @@ class _Stopping:
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket, not yet listening, so that nobody connects while models load. Raises `StartupError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends without delay only over what says that it is TCP: else a kept connection waits 40 ms for each answer
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

@@ -80,9 +80,13 @@ class Exchange:
     def answer(self) -> Answer:
         """Everything."""
         status, headers = self.head()
-        if "content-length" in headers:
-            return Answer(status, headers, self._exactly(int(headers["content-length"])))
-        return Answer(status, headers, b"".join(self.chunks()))
+        return Answer(status, headers, self.rest())
+
+    def rest(self) -> bytes:
+        """The body, after `head`."""
+        if "content-length" in self.headers:
+            return self._exactly(int(self.headers["content-length"]))
+        return b"".join(self.chunks())
 
     def at_end(self) -> bool:
         """Whether the server has closed the connection and sent nothing more before that."""

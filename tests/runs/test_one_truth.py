@@ -5,7 +5,6 @@ Everything goes over real HTTP, and what is compared is bytes: only ids are repl
 
 import http.client
 import re
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,8 +67,6 @@ def server() -> Iterator[ScriptedServer]:
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
         ScriptedServer(Path(folder)) as one,
     ):
-        # Its connections must not wait for acknowledgements (Nagle), which is 40 ms each.
-        one._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield one
 
 

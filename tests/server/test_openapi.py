@@ -370,6 +370,9 @@ def fuzz(server: ScriptedServer, operation: Any, mode: GenerationMode, hidden: I
     def play(case: Any) -> None:
         if mode is GenerationMode.POSITIVE and asks:
             case.body = with_rules({key: value for key, value in case.body.items() if key not in hidden})
+        elif mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
+            for item in case.body.get("items") or []:
+                _name_apart(item.get("tools"))
         odd = next(numbers) % 2
         if posts or (odd and operation.method == "get"):  # every other request is for something that there is
             case.path_parameters |= {name: known[name] for name in case.path_parameters}

@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 from store_kit import KINDS, Model, StoreFactory, conversation, items, response, running
 
 from ore.errors import StorageFailed
-from ore.stores.base import MissingAncestor, Store, StoredItem, StoredResponse, TakenIds, UnknownCursor
+from ore.stores.base import (
+    Fenced,
+    Lease,
+    MissingAncestor,
+    RunState,
+    Store,
+    StoredEvent,
+    StoredItem,
+    StoredResponse,
+    StoredRun,
+    TakenIds,
+    UnknownCursor,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -344,3 +356,143 @@ async def test_two_owners_are_each_alone(kind: str, operations: list[tuple[str, 
                 else:
                     got = await outcome(call, *arguments)
                 assert got == expected
+
+
+HOUR = Lease("process_a", 3600.0)
+OTHER = Lease("process_b", 3600.0)
+RUN = StoredRun(request=b'{"input":[]}', progress=b"", streamed=True)
+
+
+def events(*numbers: int) -> tuple[StoredEvent, ...]:
+    return tuple(StoredEvent(number, f"response.kind_{number}", f'{{"n":{number}}}'.encode()) for number in numbers)
+
+
+async def begun(store: Store, id: str = "r", owner: str = "ada", lease: Lease = HOUR) -> int:
+    return await store.begin(owner, response(id, status="queued", made=()), RUN, lease)
+
+
+class TestBackgroundRuns:
+    async def test_a_run_is_kept_with_its_events_and_its_end(self, store: Store) -> None:
+        """Response, events and progress are there once they were acknowledged; the end comes with the last events."""
+        fence = await begun(store)
+        assert await store.load("ada", "r") == response("r", status="queued", made=())
+        assert await store.run_state("ada", "r") == RunState(streamed=True, ended=False, events=0)
+        await store.append("ada", "r", fence, events(0, 1), b"first")
+        await store.append("ada", "r", fence, events(2), None)
+        assert await store.events("ada", "r", after=-1, limit=100) == list(events(0, 1, 2))
+        assert await store.events("ada", "r", after=0, limit=1) == list(events(1))
+        assert await store.events("ada", "r", after=2, limit=100) == []
+        await store.save("ada", response("r"), fence=fence, events=events(3))
+        assert await store.run_state("ada", "r") == RunState(streamed=True, ended=True, events=4)
+        assert await store.load("ada", "r") == response("r")
+
+    async def test_only_background_responses_have_a_run(self, store: Store) -> None:
+        """An ordinary response has none, and neither has one that is not there, or is somebody else's."""
+        await store.save("ada", response("plain"))
+        await begun(store)
+        assert await store.run_state("ada", "plain") is None
+        assert await store.run_state("ada", "none") is None
+        assert await store.run_state("bob", "r") is None
+        assert await store.events("bob", "r", after=-1, limit=100) == []
+
+    async def test_nobody_claims_what_is_driven(self, store: Store) -> None:
+        """A lease that has not run out keeps others away; one that was given back or has run out does not."""
+        held = await begun(store, "held")
+        await begun(store, "over", lease=Lease("process_a", -1.0))
+        released = await begun(store, "released")
+        await store.release("ada", "released", released)
+        await store.release("ada", "held", held + 1)  # somebody else's fence
+        claimed = await store.claim(OTHER, limit=10)
+        assert sorted(run.response.id for run in claimed) == ["over", "released"]
+        assert await store.claim(HOUR, limit=10) == []
+
+    async def test_a_claim_gives_all_it_takes_to_go_on(self, store: Store) -> None:
+        """The response as it was kept, the request, what was noted last, all events; and a new fence."""
+        fence = await begun(store, lease=Lease("process_a", -1.0))
+        await store.append("ada", "r", fence, events(0, 1), b"noted")
+        (claimed,) = await store.claim(OTHER, limit=10)
+        assert (claimed.owner, claimed.attempt, claimed.events) == ("ada", 2, events(0, 1))
+        assert claimed.fence > fence
+        assert claimed.response == response("r", status="queued", made=())
+        assert claimed.run == StoredRun(request=RUN.request, progress=b"noted", streamed=True)
+
+    async def test_the_oldest_are_claimed_first(self, store: Store) -> None:
+        """No more than asked for, in the order in which they were begun."""
+        for n in range(4):
+            await begun(store, f"r{n}", lease=Lease("process_a", -1.0))
+        assert [run.response.id for run in await store.claim(OTHER, limit=2)] == ["r0", "r1"]
+        assert [run.response.id for run in await store.claim(OTHER, limit=9)] == ["r2", "r3"]
+
+    async def test_whoever_lost_a_run_cannot_write_to_it(self, store: Store) -> None:
+        """Events, progress and the end are refused with the old fence, and nothing of them is kept."""
+        old = await begun(store)
+        await store.append("ada", "r", old, events(0), None)
+        taken = await store.take("ada", "r", OTHER)
+        assert taken is not None
+        with pytest.raises(Fenced):
+            await store.append("ada", "r", old, events(1), b"late")
+        with pytest.raises(Fenced):
+            await store.save("ada", response("r", mark="late"), fence=old, events=events(1))
+        assert await store.events("ada", "r", after=-1, limit=100) == list(events(0))
+        await store.save("ada", response("r"), fence=taken.fence, events=events(1))
+        assert await store.load("ada", "r") == response("r")
+
+    async def test_what_has_ended_is_nobody_s_any_more(self, store: Store) -> None:
+        """It cannot be claimed, taken, or written to."""
+        fence = await begun(store, lease=Lease("process_a", -1.0))
+        await store.save("ada", response("r"), fence=fence)
+        assert await store.claim(OTHER, limit=10) == []
+        assert await store.take("ada", "r", OTHER) is None
+        with pytest.raises(Fenced):
+            await store.append("ada", "r", fence, events(0), None)
+
+    async def test_renewing_keeps_all_that_a_holder_drives(self, store: Store) -> None:
+        """And nothing of others'."""
+        await begun(store, "mine", lease=Lease("process_a", -1.0))
+        await begun(store, "theirs", lease=Lease("process_b", -1.0))
+        await store.renew(HOUR)
+        assert [run.response.id for run in await store.claim(Lease("process_c", 1.0), limit=10)] == ["theirs"]
+
+    async def test_deleting_takes_the_run_along(self, store: Store) -> None:
+        """Its events and its state go with the response."""
+        fence = await begun(store)
+        await store.save("ada", response("r"), fence=fence, events=events(0))
+        assert await store.delete("ada", "r")
+        assert await store.run_state("ada", "r") is None
+        assert await store.events("ada", "r", after=-1, limit=100) == []
+
+    async def test_a_run_of_the_same_id_is_each_owner_s_own(self, store: Store) -> None:
+        """Two owners may have runs of one id, and write each to their own."""
+        ada, bob = await begun(store), await begun(store, owner="bob")
+        await store.append("ada", "r", ada, events(0), None)
+        await store.append("bob", "r", bob, events(0, 1), None)
+        assert len(await store.events("ada", "r", after=-1, limit=100)) == 1
+        assert await store.take("carl", "r", OTHER) is None
+
+
+class TestPruning:
+    async def test_old_events_and_old_responses_go(self, store: Store) -> None:
+        """Events of runs that ended before, and responses made before; not those of runs that go on."""
+        ended, going = await begun(store, "ended"), await begun(store, "going")
+        await store.append("ada", "going", going, events(0), None)
+        await store.save("ada", response("ended"), fence=ended, events=events(0))
+        await store.save("ada", response("plain"))
+        future, past = 4e9, 1e9
+        assert await store.prune(events_before=past, responses_before=past) == 0
+        assert await store.run_state("ada", "ended") == RunState(streamed=True, ended=True, events=1)
+        assert await store.prune(events_before=future, responses_before=None) == 0
+        assert await store.run_state("ada", "ended") == RunState(streamed=True, ended=True, events=0)
+        assert await store.prune(events_before=None, responses_before=future) == 2
+        assert await store.load("ada", "plain") is None
+        assert await store.events("ada", "going", after=-1, limit=9) == list(events(0))
+
+
+class TestFindingItems:
+    async def test_an_item_is_found_by_its_id(self, store: Store) -> None:
+        """Given or made, of any response of this owner; the newest where several have the id."""
+        await store.save("ada", response("r1", given=("i",), made=("o",), mark="old"))
+        await store.save("ada", response("r2", given=("i",), made=("p",), mark="new"))
+        assert await store.find_item("ada", "i") == items("i", mark="new")[0]
+        assert await store.find_item("ada", "o") == items("o", mark="old")[0]
+        assert await store.find_item("ada", "x") is None
+        assert await store.find_item("bob", "i") is None

@@ -49,7 +49,7 @@ class DurableLog:
         self._kept = kept
         self._pending: list[StoredEvent] = []
         self._progress: bytes | None = None
-        self._writing = False
+        self._writing = self._abandoned = False
         self._tail: deque[StoredEvent] = deque(maxlen=TAIL)
         self._work = anyio.Event()
 
@@ -65,27 +65,37 @@ class DurableLog:
 
     async def pump(self, keep: Keep) -> None:
         """Have kept what comes, until the log is closed. Raises `Fenced`; a store that fails is asked again."""
-        while not self.closed:
-            if not self._pending and self._progress is None:
-                self._work = anyio.Event()
-                await self._work.wait()
-                continue
-            batch, progress = self._pending, self._progress
-            self._pending, self._progress, self._writing = [], None, True
+        try:
             while not self.closed:
-                try:
-                    await keep(batch, progress)
-                except StorageFailed as failure:
-                    logger.warning("events could not be kept, trying again: %s", failure)
-                    await anyio.sleep(RETRY_SECONDS)
+                if self._pending or self._progress is not None:
+                    await self._keep(keep)
                 else:
-                    self._writing = False
-                    self.publish(batch)
-                    break
+                    self._work = anyio.Event()
+                    await self._work.wait()
+        finally:
+            self._abandoned = not self.closed
+            self._wake()
+
+    async def _keep(self, keep: Keep) -> None:
+        """Have kept all that waits, in one go."""
+        batch, progress = self._pending, self._progress
+        self._pending, self._progress, self._writing = [], None, True
+        while not self.closed:
+            try:
+                await keep(batch, progress)
+            except StorageFailed as failure:
+                logger.warning("events could not be kept, trying again: %s", failure)
+                await anyio.sleep(RETRY_SECONDS)
+            else:
+                self._writing = False
+                self.publish(batch)
+                return
 
     async def flushed(self) -> None:
-        """Wait until everything that was appended and noted so far is kept."""
+        """Wait until everything that was appended and noted so far is kept. Raises `BrokenOff` when it never will."""
         while self._pending or self._progress is not None or self._writing:
+            if self._abandoned or self.closed:
+                raise _broken_off()
             await self.changed.wait()
 
     def take(self) -> list[StoredEvent]:
@@ -148,7 +158,7 @@ class StoredFollower:
                 self._after = batch[-1].number
                 yield batch
             elif over and self._log is not None and self._log.broken:
-                raise BrokenOff("The server is shutting down. Ask for the events after the last one, in a moment.")
+                raise _broken_off()
             elif over:
                 return
             elif changed is not None:
@@ -168,3 +178,7 @@ class StoredFollower:
         if recent is not None:
             return recent
         return await self._store.events(self._owner, self._response_id, after=self._after, limit=BATCH)
+
+
+def _broken_off() -> BrokenOff:
+    return BrokenOff("The server is shutting down. Ask for the events after the last one, in a moment.")

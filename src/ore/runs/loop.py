@@ -24,7 +24,7 @@ from ore.errors import (
 from ore.protocol.responses import Response, ResponseError, Status
 from ore.runs.compaction import compact
 from ore.runs.context import context
-from ore.runs.durable import DurableLog
+from ore.runs.durable import BrokenOff, DurableLog
 from ore.runs.run import Run
 from ore.runs.shapes import to_stored
 from ore.runs.turns import CUT, Shared, accept, asked, run_calls, take_turn
@@ -55,7 +55,10 @@ async def execute(run: Run, shared: Shared) -> None:
         except Exception as error:
             outcome = Outcome(status="failed", fault=_fault_of(error, run))
         finally:
-            await _conclude(run, outcome or _stopped(run), shared)
+            if outcome is None and run.durable is not None and _is_interrupted(run):
+                await _let_go(run, run.durable, shared)
+            else:
+                await _conclude(run, outcome or _stopped(run), shared)
             await _unlock(run, shared)
     finally:
         run.end()
@@ -71,7 +74,7 @@ async def _converse(run: Run, shared: Shared) -> Outcome:
     if create.compacts or create.compact_threshold is not None:
         await compact(run, shared, target, tools)
     if not create.generate:
-        await accept(run, shared, asked(run, target, tools, shared.sealer))
+        await accept(run, shared, target, asked(run, target, tools, shared.sealer))
         return Outcome(status="completed")
     while progress.ended is None or progress.calls:
         if not progress.calls:
@@ -140,12 +143,9 @@ async def _unlock(run: Run, shared: Shared) -> None:
 
 
 async def _conclude_durable(run: Run, log: DurableLog, outcome: Outcome, shared: Shared) -> None:
-    """Keep the end together with the last events, before anybody sees them; or let go, to be taken up again."""
+    """Keep the end together with the last events, before anybody sees them."""
     try:
         with anyio.fail_after(SAVE_SECONDS, shield=True):
-            if run.stop_reason in _LET_GO and run.scope.cancel_called:
-                await _let_go(run, log, shared)
-                return
             await log.flushed()
             run.writer.close("incomplete")
             final = _final(run, outcome, shared)
@@ -155,20 +155,29 @@ async def _conclude_durable(run: Run, log: DurableLog, outcome: Outcome, shared:
             await shared.store.save(run.owner, stored, fence=run.fence, events=last)
             run.locked = False
             log.publish(last)
+    except BrokenOff:
+        log.break_off()
     except Exception:  # the lease runs out, and somebody goes on from what is kept
         logger.exception("the end of background response %s could not be kept", run.id)
         log.break_off()
 
 
+def _is_interrupted(run: Run) -> bool:
+    """Whether a run was stopped that could go on elsewhere. Without a reason, all around it is torn down."""
+    return not run.scope.cancel_called or run.stop_reason in ("shutdown", "fenced")
+
+
 async def _let_go(run: Run, log: DurableLog, shared: Shared) -> None:
-    """Leave the run to whoever claims it next."""
-    if run.stop_reason == "shutdown":
-        await log.flushed()
-        await shared.store.release(run.owner, run.id, run.fence)
+    """Leave a background run to whoever claims it next."""
+    run.fault = _stopped(run).fault
+    if run.has_response and run.scope.cancel_called and run.stop_reason == "shutdown":
+        with anyio.move_on_after(SAVE_SECONDS, shield=True):
+            try:
+                await log.flushed()
+                await shared.store.release(run.owner, run.id, run.fence)
+            except (StorageFailed, BrokenOff):  # its lease runs out
+                logger.exception("background response %s could not be let go of", run.id)
     log.break_off()
-
-
-_LET_GO = ("shutdown", "fenced")
 
 
 def _final(run: Run, outcome: Outcome, shared: Shared) -> Response:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ore.backends.base import ModelRequest
 from ore.core import compaction
-from ore.core.callable_tools import effective_tools
+from ore.core.callable_tools import effective_tools, skipped
 from ore.core.deltas import Delta, Finish, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
@@ -77,9 +77,9 @@ def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelReque
     request = model_request(create, target, shown, _offered(run, tools), run.owner)
     if _choice_is_spent(run):
         return msgspec.structs.replace(request, tool_choice="auto")
-    choice = check_tool_choice(create.tool_choice, effective_tools(create.tools, items))
+    choice = tools.chosen(check_tool_choice(create.tool_choice, effective_tools(create.tools, items)))
     check_possible(choice, request.tools, target.model.capabilities.tool_types)
-    return request
+    return msgspec.structs.replace(request, tool_choice=choice)
 
 
 def _offered(run: Run, tools: Hosted) -> Sequence[JsonObject]:
@@ -97,10 +97,13 @@ def _choice_is_spent(run: Run) -> bool:
     return run.progress.turns > 0 and choice not in ("none", "auto") and not limits
 
 
-async def accept(run: Run, shared: Shared, request: ModelRequest) -> None:
+async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest) -> None:
     """Tell the client that the request is taken; a background run is kept first, so that it cannot be lost."""
     if run.has_response:
         return
+    run.skipped = tuple(skipped(request.tools, target.model.capabilities.tool_types))
+    if run.skipped:
+        logger.warning("tools of types that %s cannot use were skipped: %s", target.model.id, ", ".join(run.skipped))
     initial = initial_response(run, request)
     if run.durable is not None:
         record = StoredRun(request=encode(run.create), progress=b"", streamed=run.create.stream)
@@ -122,14 +125,14 @@ async def enter(
         except (TooManyRequests, Unavailable):
             if run.durable is None:
                 raise
-            await accept(run, shared, request)
+            await accept(run, shared, target, request)
             await anyio.sleep(BUSY_SECONDS)
         except InvalidRequest as fault:
             if fault.code != "context_length_exceeded" or not shorten:
                 raise
             request, shorten = await _shortened(target, request, fault), False
         else:
-            await accept(run, shared, request)
+            await accept(run, shared, target, request)
             if run.response.status == "queued":
                 run.writer.start()
             return deltas

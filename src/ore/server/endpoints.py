@@ -4,7 +4,7 @@ Every path of the wire that ORE serves is in `routes`, in the order in which the
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,6 @@ from starlette.routing import Route
 
 from ore import __version__
 from ore.backends.base import Model
-from ore.core.callable_tools import skipped, tools_in
 from ore.core.compaction import summarising
 from ore.core.history import check_continuable
 from ore.core.lifecycle import TERMINAL_STATUSES
@@ -100,9 +99,9 @@ class Endpoints:
             await (run.begun() if follower is not None else run.ended())
         _check_stayed(run)
         if follower is None:
-            return json_response(encode(run.response), headers=tool_warnings(create))
+            return json_response(encode(run.response), headers=_warnings(run))
         run.check_begun()
-        return self._stream(follower, create.obfuscated, left=partial(run.stop, "disconnected"), create=create)
+        return self._stream(follower, create.obfuscated, left=partial(run.stop, "disconnected"), headers=_warnings(run))
 
     async def _in_background(self, run: Run, request: Request) -> Any:
         """Answer as soon as the run is kept. From then on it does not care who listens."""
@@ -111,9 +110,9 @@ class Endpoints:
         _check_stayed(run)
         run.check_begun()
         if not run.create.stream:
-            return json_response(encode(run.response), headers=tool_warnings(run.create))
+            return json_response(encode(run.response), headers=_warnings(run))
         follower, kept = self._supervisor.follow(OWNER, run.id), "idempotency-key" in request.headers
-        return self._stream(follower, run.create.obfuscated, create=run.create, whole=kept)
+        return self._stream(follower, run.create.obfuscated, headers=_warnings(run), whole=kept)
 
     def _stream(
         self,
@@ -121,10 +120,10 @@ class Endpoints:
         padded: bool,
         *,
         left: Callable[[], None] | None = None,
-        create: Create | None = None,
+        headers: Mapping[str, str] | None = None,
         whole: bool = False,
     ) -> EventStream:
-        headers, idle, done = tool_warnings(create) if create is not None else {}, self._sse_idle, self._sse_done
+        headers, idle, done = headers or {}, self._sse_idle, self._sse_done
         return EventStream(follower, left=left, headers=headers, idle=idle, done=done, padded=padded, whole=whole)
 
     async def compact(self, request: Request) -> HTTPResponse:
@@ -294,13 +293,11 @@ def model_object(model: Model) -> JsonObject:
     }
 
 
-def tool_warnings(create: Create) -> dict[str, str]:
+def _warnings(run: Run) -> dict[str, str]:
     """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
-    types = skipped([*create.tools, *tools_in(create.input)])
-    if not types:
+    if not run.skipped:
         return {}
-    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in types)[:400]
-    logger.warning("tools of types that no backend here can use were skipped: %s", named)
+    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in run.skipped)[:400]
     return {"x-ore-warning": f"tools of these types were skipped: {named}"}
 
 

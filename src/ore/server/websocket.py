@@ -24,7 +24,7 @@ from ore.protocol.events import encode
 from ore.protocol.responses import Create, check_create
 from ore.runs.run import Run
 from ore.runs.supervisor import Supervisor
-from ore.server.endpoints import check_previous_ended, tool_warnings
+from ore.server.endpoints import check_previous_ended
 from ore.server.errors import error_frame, log_fault
 from ore.server.reading import LONG_BODY, OWNER
 from ore.server.sse import obfuscated
@@ -219,7 +219,6 @@ class Connection:
         """Forward a run, event by event."""
         supervisor = self._sockets.supervisor
         check_previous_ended(supervisor, create)
-        tool_warnings(create)
         run = supervisor.start(OWNER, create, remembered=self._memory.items)
         follower = run.follow()
         try:

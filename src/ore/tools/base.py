@@ -40,6 +40,15 @@ class Hosted(Struct, frozen=True):
     shown: tuple[JsonObject, ...]
     """The request's `tools`, with each of those as the function that the model is shown; places stay the same."""
 
+    def chosen(self, choice: str | JsonObject) -> str | JsonObject:
+        """A `tool_choice` with the types of these tools put as the functions that the model is shown."""
+        if isinstance(choice, str):
+            return choice
+        if choice["type"] == "allowed_tools":
+            return {**choice, "tools": [self.chosen(entry) for entry in choice["tools"]]}
+        name = next((name for name, tool in self.tools.items() if tool.type == choice["type"]), None)
+        return choice if name is None else {"type": "function", "name": name}
+
 
 def hosted(asked: Sequence[JsonObject], registered: Mapping[str, Tool]) -> Hosted:
     """Which of a request's tools run here; `registered` are all of them, by type."""
