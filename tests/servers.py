@@ -17,6 +17,7 @@ from ore.app import Parts, _uvicorn_config, bind, make_app
 from ore.backends.scripted import Script, ScriptedBackend
 from ore.core.sealing import KEY_BYTES, Sealer
 from ore.ids import new_id
+from ore.protocol.wire import WIRES
 from ore.routing.router import Router
 from ore.runs.supervisor import Supervisor
 from ore.settings import Settings
@@ -59,7 +60,10 @@ class ScriptedServer:
         await store.start()
         router = Router({"scripted": self.backend})
         sealer = Sealer(bytes(range(KEY_BYTES)))
-        async with Supervisor(router, store, sealer, new_id=new_id, now=lambda: NOW, run_seconds=20) as supervisor:
+        wire = WIRES[self.settings.server.wire]
+        async with Supervisor(
+            router, store, sealer, new_id=new_id, now=lambda: NOW, run_seconds=20, wire=wire
+        ) as supervisor:
             self.parts = Parts(router, store, sealer, supervisor)
             self._server = _Quiet(_uvicorn_config(make_app(self.settings, self.parts), self.settings), self._started)
             await self._server.serve(sockets=[self._socket])

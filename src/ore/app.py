@@ -23,6 +23,7 @@ import uvicorn
 from anyio.abc import TaskGroup
 from msgspec import Struct
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 from ore.backends.base import Backend
@@ -30,12 +31,14 @@ from ore.core.sealing import KEY_BYTES, Sealer
 from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.ids import new_id
+from ore.protocol.wire import WIRES
 from ore.routing.router import Router
 from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
+from ore.server.idempotency import Idempotency
 from ore.server.middleware import middleware_stack
 from ore.server.openapi import openapi_routes
 from ore.server.protocol import hardened_protocol
@@ -63,6 +66,9 @@ logger = logging.getLogger("ore")
 
 LAST_WORDS = 2.0
 """Seconds that WebSockets have at shutdown, when all runs have ended, to take what was said to them."""
+
+LONGEST_WAIT = 600.0
+"""Seconds beside its run that an answer may take until it is with its client, at most."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, bytes done, and bytes in all if known, while a model is downloaded."""
@@ -119,6 +125,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 now=_now,
                 run_seconds=settings.server.request_timeout,
                 background=background_limits(settings),
+                wire=WIRES[settings.server.wire],
                 tools=make_tools(settings),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor)
@@ -188,7 +195,7 @@ def sealing_key(path: Path) -> bytes:
 
 def make_app(settings: Settings, parts: Parts) -> Starlette:
     """The routes and middleware over parts that are up."""
-    server = settings.server
+    server, wire = settings.server, WIRES[settings.server.wire]
     endpoints = Endpoints(
         supervisor=parts.supervisor,
         router=parts.router,
@@ -196,7 +203,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         sealer=parts.sealer,
         new_id=new_id,
         sse_idle=server.sse_keep_alive,
-        sse_done=server.sse_done_marker,
+        sse_done=wire.done_marker if server.sse_done_marker is None else server.sse_done_marker,
         strict_fields=server.strict_fields,
         websocket=server.websocket,
     )
@@ -217,12 +224,21 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
             *(sockets.routes() if server.websocket else []),
             *([*docs_routes(), *openapi_routes()] if server.docs else []),
         ],
-        middleware=middleware_stack(
-            is_draining=lambda: parts.supervisor.draining,
-            max_body_bytes=server.max_body_bytes,
-            cors_origins=server.cors_origins,
-            guard_origins=is_loopback(server.host) or server.insecure_no_auth,
-        ),
+        middleware=[
+            *middleware_stack(
+                is_draining=lambda: parts.supervisor.draining,
+                max_body_bytes=server.max_body_bytes,
+                cors_origins=server.cors_origins,
+                guard_origins=is_loopback(server.host) or server.insecure_no_auth,
+                wire=wire,
+            ),
+            Middleware(
+                Idempotency,
+                store=parts.store,
+                keep_seconds=server.idempotency_hours * 3600,
+                hold_seconds=max(server.request_timeout, settings.background.timeout) + LONGEST_WAIT,
+            ),
+        ],
         exception_handlers=exception_handlers(),
     )
     app.state.websockets = sockets
@@ -383,7 +399,7 @@ def _address(sock: socket.socket, models: list[str]) -> BoundAddress:
 
 
 def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
-    server = settings.server
+    server, wire = settings.server, WIRES[settings.server.wire]
     return uvicorn.Config(
         app,
         http=hardened_protocol(
@@ -391,8 +407,9 @@ def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
             header_timeout=server.header_timeout,
             body_timeout=server.body_timeout,
             write_timeout=server.write_timeout,
+            wire=wire,
         ),
-        ws=websocket_protocol(write_timeout=server.write_timeout) if server.websocket else "none",
+        ws=websocket_protocol(write_timeout=server.write_timeout, wire=wire) if server.websocket else "none",
         ws_max_size=server.max_body_bytes,
         ws_ping_interval=server.websocket_ping,
         ws_ping_timeout=server.write_timeout,

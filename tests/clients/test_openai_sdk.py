@@ -94,6 +94,16 @@ def test_raw_stream(client: OpenAI) -> None:
     assert events[-1].response.status == "completed"
 
 
+def test_an_idempotency_key_answers_once(client: OpenAI) -> None:
+    """`extra_headers` carry the key: the same call gives the same response, another one is refused."""
+    named: Any = {"extra_headers": {"Idempotency-Key": "the sdk's"}}
+    first = create(client, **named)
+    assert create(client, **named).id == first.id
+    with pytest.raises(openai.BadRequestError) as caught:
+        create(client, "Something else.", **named)
+    assert (caught.value.code, caught.value.param) == ("idempotency_key_reused", None)
+
+
 def test_streamed_and_waiting_answers_agree(client: OpenAI) -> None:
     """The likeliest answer is the same whether it is streamed or not."""
     with create(client, "What is ORE?", stream=True) as stream:

@@ -12,6 +12,7 @@ from ore.core.fold import Fold, ProtocolViolation
 from ore.core.lifecycle import MAY_FOLLOW, NEXT_STATUS, TERMINAL_STATUSES
 from ore.protocol import content, items
 from ore.protocol import events as e
+from ore.protocol.wire import WIRES
 
 SAMPLE = {
     "response": begun(),
@@ -47,8 +48,8 @@ def folded(events: list[e.Event]) -> Fold:
 def moments() -> dict[type[e.Event] | None, list[e.Event]]:
     """For every event that the writer makes, a beginning of a stream that ends with it."""
     found: dict[type[e.Event] | None, list[e.Event]] = {None: []}
-    for status in ("completed", "incomplete", "failed"):
-        events = recorded(RICH, status).events
+    for status, wire in itertools.product(("completed", "incomplete", "failed"), WIRES.values()):
+        events = recorded(RICH, status, wire).events
         for at, event in enumerate(events):
             found.setdefault(type(event), events[: at + 1])
     created = found[e.Created]

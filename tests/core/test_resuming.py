@@ -13,6 +13,7 @@ from ore.core.fold import Fold
 from ore.core.retrace import Diverged, Retrace
 from ore.core.writer import ResponseWriter
 from ore.protocol import events as e
+from ore.protocol.wire import BOTH, WIRES, Wire, WireName
 
 
 @given(scripts(), st.sampled_from(["completed", "incomplete", "failed"]))
@@ -34,17 +35,17 @@ def test_items_keep_keys_that_no_struct_has() -> None:
     assert e.decode(e.encode(event)) == event
 
 
-def told(script: list[d.Delta]) -> Recording:
-    return Recording().write(script)
+def told(script: list[d.Delta], wire: Wire = BOTH) -> Recording:
+    return Recording(wire=wire).write(script)
 
 
-def resumed(events: list[e.Event], script: list[d.Delta]) -> list[e.Event]:
+def resumed(events: list[e.Event], script: list[d.Delta], wire: Wire = BOTH) -> list[e.Event]:
     """What a second writer emits that is told the whole `script` after the first one's `events`."""
     emitted: list[e.Event] = []
     ids = counted()
     for _ in range(100):  # the second process mints other ids
         ids("x")
-    writer = ResponseWriter(ids, emitted.append)
+    writer = ResponseWriter(ids, emitted.append, wire=wire)
     writer.resume(e.decode(e.encode(event)) for event in events)
     retrace = Retrace(events, 0)
     for delta in script:
@@ -105,6 +106,29 @@ def test_every_kind_of_delta_can_be_retold(cut: int) -> None:
     unbroken = told(list(RICH))
     unbroken.writer.close()
     assert without_ids([*first.events, *resumed(first.events, list(RICH))]) == without_ids(unbroken.events)
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_thoughts_after_a_summary_can_be_retold(cut: int) -> None:
+    """A part of text that comes after parts of a summary is still the one that is open."""
+    script: list[d.Delta] = [d.ReasoningSummary("s"), d.Reasoning("a"), d.Reasoning("b")]
+    first, unbroken = told(script[:cut]), told(script)
+    unbroken.writer.close()
+    assert without_ids([*first.events, *resumed(first.events, script)]) == without_ids(unbroken.events)
+
+
+@pytest.mark.parametrize("after", WIRES)
+@pytest.mark.parametrize("before", WIRES)
+@pytest.mark.parametrize("cut", range(len(RICH) + 1))
+def test_a_turn_can_be_retold_on_any_wire(cut: int, before: WireName, after: WireName) -> None:
+    """A process with another setting goes on too, in its own words; the response is the same."""
+    first = told(list(RICH[:cut]), WIRES[before])
+    unbroken = told(list(RICH))
+    unbroken.writer.close()
+    fold = Fold()
+    for event in [*first.events, *resumed(first.events, list(RICH), WIRES[after])]:
+        fold.apply(event)
+    assert _blank(msgspec.to_builtins(fold.response)) == _blank(msgspec.to_builtins(unbroken.writer.response))
 
 
 def test_pieces_may_be_cut_otherwise() -> None:

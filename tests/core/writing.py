@@ -14,6 +14,7 @@ from ore.protocol import events as e
 from ore.protocol.decoding import JsonObject
 from ore.protocol.items import ItemStatus
 from ore.protocol.responses import Response, ResponseError
+from ore.protocol.wire import BOTH, Wire
 
 NOW = 1_795_000_001
 CITED = {"type": "url_citation", "url": "https://a.example", "title": "A", "start_index": 0, "end_index": 1}
@@ -44,9 +45,9 @@ def begun(**more: Any) -> Response:
 class Recording:
     """A writer, and every event that it made."""
 
-    def __init__(self, response: Response | None = None) -> None:
+    def __init__(self, response: Response | None = None, wire: Wire = BOTH) -> None:
         self.events: list[e.Event] = []
-        self.writer = ResponseWriter(counted(), self.events.append)
+        self.writer = ResponseWriter(counted(), self.events.append, wire=wire)
         self.writer.begin(response or begun())
 
     def write(self, deltas: Iterable[d.Delta]) -> "Recording":
@@ -85,8 +86,8 @@ class Recording:
         return shown
 
 
-def recorded(deltas: Iterable[d.Delta], status: str = "completed") -> Recording:
-    return Recording().write(deltas).end(status)
+def recorded(deltas: Iterable[d.Delta], status: str = "completed", wire: Wire = BOTH) -> Recording:
+    return Recording(wire=wire).write(deltas).end(status)
 
 
 WHOLE_ITEMS: list[JsonObject] = [

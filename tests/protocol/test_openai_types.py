@@ -21,6 +21,7 @@ from ore.protocol import events as e
 from ore.protocol.conversations import ConversationReference
 from ore.protocol.items import DEMANDS
 from ore.protocol.responses import check_create
+from ore.protocol.wire import WIRES
 
 STATUSES = ("completed", "incomplete", "failed")
 ONLY_OURS = {"presence_penalty", "frequency_penalty", "store", "bytes", "error", "status", "name"}
@@ -156,6 +157,17 @@ def test_every_event_parses_as_the_sdk_s_type(status: str) -> None:
         parsed = EVENT.validate_python(as_openai_names_it(event))
         assert parsed.type == as_openai_names_it(event)["type"]
         assert extras(parsed) <= ONLY_OURS
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_the_openai_wire_needs_no_other_names(status: str) -> None:
+    """With `wire = "openai"` each event is one of the SDK's as it is; of its errors too the SDK knows every key."""
+    events = recorded(RICH, status, WIRES["openai"]).wire
+    for event in events:
+        parsed = EVENT.validate_python(event)
+        assert parsed.type == event["type"]
+        assert extras(parsed) <= ONLY_OURS - {"error"}
+    assert "response.reasoning_text.delta" in {event["type"] for event in events}
 
 
 @pytest.mark.parametrize("status", STATUSES)

@@ -10,6 +10,7 @@ from samples import holds_nothing, of_schema
 from core.writing import counted
 from ore.errors import InvalidRequest
 from ore.protocol.responses import check_create
+from ore.protocol.wire import BOTH
 
 ITEM_PARAMS = (
     "ItemReferenceParam",
@@ -112,4 +113,4 @@ def test_echoed_tools_and_settings_are_the_published_ones(specification: Any) ->
     )
     specification.check("FunctionTool", create.tools[0])
     specification.check("TextField", create.text)
-    specification.check("Reasoning", create.reasoning)
+    specification.check("Reasoning", BOTH.reasoning(create.reasoning))

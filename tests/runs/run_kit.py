@@ -26,8 +26,10 @@ from ore.stores.base import (
     Fenced,
     ItemPage,
     Lease,
+    Reservation,
     ResponsePage,
     RunState,
+    StoredAnswer,
     StoredConversation,
     StoredEvent,
     StoredItem,
@@ -225,6 +227,17 @@ class MemoryStore:
 
     async def unlock_conversation(self, owner: str, conversation_id: str, holder: str) -> None:
         (await self._asked(owner)).unlock_conversation(conversation_id, holder)
+
+    async def reserve(
+        self, owner: str, key: str, fingerprint: bytes, *, holder: str, seconds: float
+    ) -> Reservation | StoredAnswer:
+        return (await self._asked(owner)).reserve(key, fingerprint, holder, seconds)
+
+    async def complete(self, owner: str, key: str, holder: str, answer: StoredAnswer, *, seconds: float) -> None:
+        (await self._asked(owner)).complete(key, holder, answer, seconds)
+
+    async def free(self, owner: str, key: str, holder: str) -> None:
+        (await self._asked(owner)).free(key, holder)
 
     async def _asked(self, owner: str) -> StoreModel:
         """What answers for this owner, once others had their turn."""

@@ -11,8 +11,10 @@ import msgspec
 from ore.stores.base import (
     ItemPage,
     MissingAncestor,
+    Reservation,
     ResponsePage,
     Store,
+    StoredAnswer,
     StoredConversation,
     StoredItem,
     StoredResponse,
@@ -100,6 +102,16 @@ class Kept:
 
 
 @dataclass
+class Keyed:
+    """An idempotency key of the model: whose it is, and the answer that is kept under it."""
+
+    fingerprint: bytes
+    holder: str
+    expired: bool
+    answer: StoredAnswer | None = None
+
+
+@dataclass
 class Joined:
     """What a response has to do with a conversation: where its own items begin, and whether they were added."""
 
@@ -116,6 +128,7 @@ class Model:
         self.responses: dict[str, StoredResponse] = {}
         self.conversations: dict[str, Kept] = {}
         self.joined: dict[str, Joined] = {}
+        self.keys: dict[str, Keyed] = {}
 
     def save(self, response: StoredResponse) -> None:
         self.responses[response.id] = response
@@ -253,6 +266,25 @@ class Model:
     def unlock_conversation(self, id: str, holder: str) -> None:
         if id in self.conversations:
             self.conversations[id].unlock(holder)
+
+    def reserve(self, key: str, fingerprint: bytes, holder: str, seconds: float) -> Reservation | StoredAnswer:
+        found = self.keys.get(key)
+        if found is None or found.expired:
+            self.keys[key] = Keyed(fingerprint, holder, seconds <= 0)
+            return "reserved"
+        if found.fingerprint != fingerprint:
+            return "other request"
+        return found.answer or "in use"
+
+    def complete(self, key: str, holder: str, answer: StoredAnswer, seconds: float) -> None:
+        found = self.keys.get(key)
+        if found is not None and found.answer is None and found.holder == holder:
+            found.answer, found.expired = answer, seconds <= 0
+
+    def free(self, key: str, holder: str) -> None:
+        found = self.keys.get(key)
+        if found is not None and found.answer is None and found.holder == holder:
+            del self.keys[key]
 
 
 def page(listing: list[StoredItem], limit: int, order: Literal["asc", "desc"], after: str | None) -> ItemPage:

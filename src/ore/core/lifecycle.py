@@ -31,9 +31,12 @@ MAY_FOLLOW: Final[dict[type[e.Event], frozenset[type[e.Event] | None]]] = {
     e.OutputTextDone: frozenset({e.ContentPartAdded, e.OutputTextDelta, e.OutputTextAnnotationAdded}),
     e.RefusalDelta: frozenset({e.ContentPartAdded, e.RefusalDelta}),
     e.RefusalDone: frozenset({e.ContentPartAdded, e.RefusalDelta}),
-    e.ReasoningDelta: frozenset({e.ContentPartAdded, e.ReasoningDelta}),
-    e.ReasoningDone: frozenset({e.ContentPartAdded, e.ReasoningDelta}),
-    e.ContentPartDone: frozenset({e.OutputTextDone, e.RefusalDone, e.ReasoningDone}),
+    **dict.fromkeys(
+        (e.ReasoningDelta, e.ReasoningDone, e.ReasoningTextDelta, e.ReasoningTextDone),
+        # both names: a run may go on in a process that uses the other one
+        frozenset({e.ContentPartAdded, e.ReasoningDelta, e.ReasoningTextDelta}),
+    ),
+    e.ContentPartDone: frozenset({e.OutputTextDone, e.RefusalDone, e.ReasoningDone, e.ReasoningTextDone}),
     e.ReasoningSummaryPartAdded: frozenset({e.OutputItemAdded, e.ReasoningSummaryPartDone, e.ContentPartDone}),
     e.ReasoningSummaryTextDelta: frozenset({e.ReasoningSummaryPartAdded, e.ReasoningSummaryTextDelta}),
     e.ReasoningSummaryTextDone: frozenset({e.ReasoningSummaryPartAdded, e.ReasoningSummaryTextDelta}),

@@ -86,9 +86,16 @@ class Retrace:
 def _seen(event: e.Event, first: int) -> _Seen:
     said: dict[str, Any] = msgspec.to_builtins(event)
     said["output_index"] -= first
+    said["type"] = _SAME.get(said["type"], said["type"])
     is_text = str(said["type"]).endswith(".delta")
     return _Seen(_bare(said), str(said.pop("delta")) if is_text else "")
 
+
+_SAME = {
+    "response.reasoning_text.delta": "response.reasoning.delta",
+    "response.reasoning_text.done": "response.reasoning.done",
+}
+"""Two names for one thing: the first telling may have been on another wire."""
 
 _DIFFERS = frozenset({"id", "item_id", "call_id", "sequence_number", "logprobs", "encrypted_content", "delta"})
 

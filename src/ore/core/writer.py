@@ -29,6 +29,7 @@ from ore.protocol.responses import (
     Status,
     Usage,
 )
+from ore.protocol.wire import BOTH, Wire
 
 
 class PartKind(Struct, frozen=True):
@@ -85,12 +86,18 @@ PARTS: dict[type[deltas.Delta], PartKind] = {
 }
 
 
-_KIND_OF_PART: dict[type[content.Part], PartKind] = {
-    content.OutputText: PARTS[deltas.Text],
-    content.Refusal: PARTS[deltas.Refusal],
-    content.ReasoningText: PARTS[deltas.Reasoning],
-    content.SummaryText: PARTS[deltas.ReasoningSummary],
+_DELTA_OF_PART: dict[type[content.Part], type[deltas.Delta]] = {
+    content.OutputText: deltas.Text,
+    content.Refusal: deltas.Refusal,
+    content.ReasoningText: deltas.Reasoning,
+    content.SummaryText: deltas.ReasoningSummary,
 }
+
+
+def _parts(wire: Wire) -> dict[type[deltas.Delta], PartKind]:
+    """`PARTS` with the wire's words for raw reasoning."""
+    row = msgspec.structs.replace(PARTS[deltas.Reasoning], delta=wire.reasoning_delta, done=wire.reasoning_done)
+    return {**PARTS, deltas.Reasoning: row}
 
 
 class CallKind(Struct, frozen=True):
@@ -146,10 +153,18 @@ class ResponseWriter:
     """
 
     def __init__(
-        self, new_id: NewId, sink: Callable[[e.Event], None], *, seal: Seal | None = None, seals_all: bool = False
+        self,
+        new_id: NewId,
+        sink: Callable[[e.Event], None],
+        *,
+        wire: Wire = BOTH,
+        seal: Seal | None = None,
+        seals_all: bool = False,
     ) -> None:
         self._new_id = new_id
         self._sink = sink
+        self._wire = wire
+        self._parts = _parts(wire)
         self._seal = seal
         self._seals_all = seals_all
         self._number = 0
@@ -184,7 +199,7 @@ class ResponseWriter:
 
     def write(self, delta: deltas.Delta) -> None:
         """Write what a backend said. `Finish` is not for the writer."""
-        kind = PARTS.get(type(delta))
+        kind = self._parts.get(type(delta))
         if kind is not None:
             self._write_part(kind, delta)
         elif isinstance(delta, deltas.ToolArguments):
@@ -270,10 +285,7 @@ class ResponseWriter:
         elif final.status == "incomplete":
             self._emit(e.Incomplete, response=final)
         elif final.status == "failed" and fault is not None:
-            said = fault.payload()
-            nested = {"type": said["type"], "code": said["code"], "message": said["message"], "param": said["param"]}
-            flat = {"code": said["code"], "message": said["message"], "param": said["param"]}
-            self._emit(e.Error, error=nested, **flat)
+            self._emit(e.Error, **self._wire.error_event(fault))
             self._emit(e.Failed, response=final)
         else:
             self._fold.settle(final)
@@ -290,7 +302,7 @@ class ResponseWriter:
 
     def write_empty_message(self) -> None:
         """A message with one empty text part, for a model that said nothing at all."""
-        self._ensure_part(PARTS[deltas.Text], 0)
+        self._ensure_part(self._parts[deltas.Text], 0)
         self.close()
 
     def _ensure_part(self, kind: PartKind, summary_key: int) -> None:
@@ -316,7 +328,7 @@ class ResponseWriter:
         self._open.part = None
 
     def _write_annotation(self, annotation: JsonObject) -> None:
-        self._ensure_part(PARTS[deltas.Text], 0)
+        self._ensure_part(self._parts[deltas.Text], 0)
         assert self._open is not None  # noqa: S101
         self._emit_in_part(
             e.OutputTextAnnotationAdded, annotation_index=len(self._open.annotations), annotation=annotation
@@ -383,7 +395,8 @@ class ResponseWriter:
         elif isinstance(event, e.OutputItemDone):
             self._open = None
         elif self._open is not None and isinstance(event, e.ContentPartAdded | e.ReasoningSummaryPartAdded):
-            self._enter_part(_KIND_OF_PART[type(event.part)], summary_key=self._open.summaries)
+            row = self._parts[_DELTA_OF_PART[type(event.part)]]
+            self._enter_part(row, summary_key=self._open.summaries if row.index == "summary_index" else 0)
         elif self._open is not None and isinstance(event, e.ContentPartDone | e.ReasoningSummaryPartDone):
             self._open.part = None
         elif self._open is not None and isinstance(event, e.OutputTextAnnotationAdded):

@@ -22,9 +22,6 @@ INCLUDES = (
 TRUNCATIONS = ("auto", "disabled")
 SERVICE_TIERS = ("auto", "default", "flex", "priority", "scale", "fast", "ultrafast")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-ECHOED_EFFORT = {"minimal": "low", "max": "xhigh"}
-"""Open Responses has no word for these two efforts; the nearest is shown."""
-
 MAX_STOPS = 16
 MIN_COMPACT_THRESHOLD = 1000
 _FORMAT_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -112,7 +109,7 @@ def check_reasoning(value: JsonObject | None) -> JsonObject | None:
         summary = one_of(summary, ("auto", "concise", "detailed"), "reasoning.summary")
     if effort is None and summary is None:
         return None
-    return {"effort": ECHOED_EFFORT.get(effort or "", effort), "summary": summary}
+    return {"effort": effort, "summary": summary}
 
 
 def check_stream_options(value: JsonObject | None) -> bool:

@@ -1,7 +1,8 @@
 """Stream events (wire contract, section 7). Class names drop the common prefix: `response.output_text.delta` is
 `OutputTextDelta`.
 
-Only `ore.core.writer` makes them. The raw reasoning events carry Open Responses' names.
+Only `ore.core.writer` makes them. Raw reasoning has two pairs of names, Open Responses' and OpenAI's; a stream has one
+of them, as its `ore.protocol.wire` says.
 """
 
 from typing import Any
@@ -113,6 +114,20 @@ class ReasoningDone(_OfItem, tag="response.reasoning.done"):
     text: str
 
 
+class ReasoningTextDelta(_OfItem, tag="response.reasoning_text.delta"):
+    """OpenAI's name for `ReasoningDelta`."""
+
+    content_index: int
+    delta: str
+
+
+class ReasoningTextDone(_OfItem, tag="response.reasoning_text.done"):
+    """OpenAI's name for `ReasoningDone`."""
+
+    content_index: int
+    text: str
+
+
 class ReasoningSummaryPartAdded(_OfItem, tag="response.reasoning_summary_part.added"):
     summary_index: int
     part: SummaryText
@@ -138,12 +153,12 @@ class Compacting(_OfItem, tag="response.compaction.compacting"):
 
 
 class Error(Event, tag="error"):
-    """Both shapes at once, the nested and the flat: the only error that every streaming client reports (8.4)."""
+    """Nested, flat, or both at once: the only shape that every streaming client reports (8.4)."""
 
-    error: JsonObject
-    code: str | None
-    message: str
-    param: str | None
+    error: JsonObject | UnsetType = UNSET
+    code: str | UnsetType | None = UNSET
+    message: str | UnsetType = UNSET
+    param: str | UnsetType | None = UNSET
 
 
 class Completed(Event, tag="response.completed"):

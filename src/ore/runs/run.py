@@ -17,6 +17,7 @@ from ore.ids import NewId
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import Event, decode, decode_response
 from ore.protocol.responses import Create, Response
+from ore.protocol.wire import BOTH, Wire
 from ore.runs.durable import DurableLog
 from ore.runs.log import EventLog, Follower
 from ore.stores.base import ClaimedRun
@@ -38,6 +39,7 @@ class Run:
         new_id: NewId,
         created_at: int,
         seconds: float = 600.0,
+        wire: Wire = BOTH,
         seal: Seal | None = None,
         remembered: Remembered | None = None,
         claimed: ClaimedRun | None = None,
@@ -46,6 +48,7 @@ class Run:
         self.new_id = new_id
         self.owner = owner
         self.create = create
+        self.wire = wire
         self.created_at = created_at
         self.seconds = seconds
         """How long it may take."""
@@ -58,7 +61,11 @@ class Run:
         self.log: EventLog | DurableLog = self.durable or EventLog()
         self.fence = claimed.fence if claimed is not None else 0
         self.writer = ResponseWriter(
-            new_id, self.log.append, seal=seal, seals_all="reasoning.encrypted_content" in create.include
+            new_id,
+            self.log.append,
+            wire=wire,
+            seal=seal,
+            seals_all="reasoning.encrypted_content" in create.include,
         )
         self.progress = Progress()
         self.scope = anyio.CancelScope()
@@ -133,6 +140,11 @@ class Run:
         if not self.scope.cancel_called:
             self.stop_reason = reason
             self.scope.cancel()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its client left before it was done."""
+        return self.scope.cancelled_caught and self.stop_reason == "disconnected"
 
     async def begun(self) -> None:
         """Wait until the request is accepted or refused."""

@@ -20,6 +20,7 @@ from ore.core.sealing import Sealer
 from ore.errors import StorageFailed, Unavailable
 from ore.ids import NewId
 from ore.protocol.responses import Create
+from ore.protocol.wire import BOTH, Wire
 from ore.routing.router import Router
 from ore.runs import context, counting
 from ore.runs.durable import DurableLog, StoredFollower
@@ -67,6 +68,7 @@ class Supervisor:
         now: Callable[[], int],
         run_seconds: float,
         background: BackgroundLimits = BackgroundLimits(),  # noqa: B008 - frozen
+        wire: Wire = BOTH,
         tools: Mapping[str, Tool] | None = None,
     ) -> None:
         lease = Lease(new_id("process"), background.lease)
@@ -74,6 +76,7 @@ class Supervisor:
         self._new_id = new_id
         self._run_seconds = run_seconds
         self._background = background
+        self._wire = wire
         self._runs: dict[str, Run] = {}
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -125,6 +128,7 @@ class Supervisor:
             new_id=self._new_id,
             created_at=claimed.response.created_at if claimed is not None else self._shared.now(),
             seconds=self._background.run if create.background else self._run_seconds,
+            wire=self._wire,
             seal=partial(context.sealed_reasoning, self._shared.sealer, owner),
             remembered=remembered,
             claimed=claimed,

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response as HTTPResponse
 from starlette.routing import Route
 
@@ -100,6 +100,7 @@ class Endpoints:
         follower = run.follow() if create.stream else None
         async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await (run.begun() if follower is not None else run.ended())
+        _check_stayed(run)
         if follower is None:
             return json_response(encode(run.response), headers=_warnings(run))
         run.check_begun()
@@ -109,10 +110,12 @@ class Endpoints:
         """Answer as soon as the run is kept. From then on it does not care who listens."""
         async with while_connected(request.receive, lambda: None if run.has_response else run.stop("disconnected")):
             await run.begun()
+        _check_stayed(run)
         run.check_begun()
         if not run.create.stream:
             return json_response(encode(run.response), headers=_warnings(run))
-        return self._stream(self._supervisor.follow(OWNER, run.id), run.create.obfuscated, headers=_warnings(run))
+        follower, kept = self._supervisor.follow(OWNER, run.id), "idempotency-key" in request.headers
+        return self._stream(follower, run.create.obfuscated, headers=_warnings(run), whole=kept)
 
     def _stream(
         self,
@@ -121,10 +124,10 @@ class Endpoints:
         *,
         left: Callable[[], None] | None = None,
         headers: Mapping[str, str] | None = None,
+        whole: bool = False,
     ) -> EventStream:
-        return EventStream(
-            follower, left=left, headers=headers or {}, idle=self._sse_idle, done=self._sse_done, padded=padded
-        )
+        headers, idle, done = headers or {}, self._sse_idle, self._sse_done
+        return EventStream(follower, left=left, headers=headers, idle=idle, done=done, padded=padded, whole=whole)
 
     async def compact(self, request: Request) -> HTTPResponse:
         """`POST /responses/compact`: a run that summarises, whose response is not shown."""
@@ -132,6 +135,7 @@ class Endpoints:
         run = self._supervisor.start(OWNER, summarising(create, self._new_id))
         async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await run.ended()
+        _check_stayed(run)
         return json_response(encode(compacted(run, self._sealer, self._new_id)))
 
     async def input_tokens(self, request: Request) -> HTTPResponse:
@@ -279,6 +283,12 @@ class Endpoints:
     async def version(self, _: Request) -> HTTPResponse:
         """Which ORE, and which release of the contract."""
         return json_response(encode({"version": __version__, "open_responses": OPEN_RESPONSES_RELEASE}))
+
+
+def _check_stayed(run: Run) -> None:
+    """Answer nobody when the client has left and its run was stopped for that: such an answer is not one to keep."""
+    if run.abandoned:
+        raise ClientDisconnect
 
 
 def check_previous_ended(supervisor: Supervisor, create: Create) -> None:

@@ -10,6 +10,7 @@ same, so no path, key, query, address or traceback can reach a caller. What happ
 import difflib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 
 import msgspec
@@ -35,9 +36,13 @@ from ore.errors import (
     UpgradeRequired,
     UrlTooLong,
 )
+from ore.protocol.wire import BOTH, Wire
 from ore.telemetry import current_request_id
 
 logger = logging.getLogger("ore.server")
+
+current_wire: ContextVar[Wire] = ContextVar("wire", default=BOTH)
+"""The wire of the request that is being answered."""
 
 _BY_STATUS: Final[dict[int, type[HTTPFault]]] = {
     401: Unauthorized,
@@ -73,9 +78,10 @@ def as_fault(exc: BaseException) -> HTTPFault:
     return InternalFault(f"The server failed because of a fault of its own, not of the request.{report}")
 
 
-def error_payload(exc: BaseException) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`, section 9."""
-    return {"error": {key: _clean(value) for key, value in as_fault(exc).payload().items()}}
+def error_payload(exc: BaseException, wire: Wire | None = None) -> dict[str, Any]:
+    """`{"error": {"message", "type", "param", "code"}}`, section 9; on the wire of the request, unless one is given."""
+    said = (wire or current_wire.get()).error(as_fault(exc))
+    return {"error": {key: _clean(value) for key, value in said.items()}}
 
 
 def error_frame(exc: BaseException) -> dict[str, Any]:
@@ -84,11 +90,11 @@ def error_frame(exc: BaseException) -> dict[str, Any]:
     return {"type": "error", "status": as_fault(exc).status, "error": error | {"code": error["code"] or error["type"]}}
 
 
-def to_http_response(exc: BaseException) -> Response:
+def to_http_response(exc: BaseException, wire: Wire | None = None) -> Response:
     """The whole HTTP response. Headers that the exception carries win over those of its status."""
     fault = as_fault(exc)
     headers = _HEADERS_BY_STATUS.get(fault.status, {}) | {name.lower(): text for name, text in fault.headers.items()}
-    body = msgspec.json.encode(error_payload(fault))
+    body = msgspec.json.encode(error_payload(fault, wire))
     return Response(body, status_code=fault.status, headers=headers, media_type="application/json")
 
 

@@ -7,7 +7,8 @@
     Draining          503 for new requests while the server goes down
     BodyLimits        size and encoding of request bodies
 
-They refuse to know endpoints, and to hold a body: every byte passes through in pieces of bounded size.
+They refuse to know endpoints, and to hold a body: every byte passes through in pieces of bounded size. Within them
+comes `ore.server.idempotency`, which does both.
 """
 
 import time
@@ -27,12 +28,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ore.errors import Forbidden, InvalidRequest, PayloadTooLarge, Unavailable, UnsupportedMediaType
 from ore.hosts import is_address, is_loopback
 from ore.ids import NewId, new_id
-from ore.server.errors import log_fault, to_http_response
+from ore.protocol.wire import BOTH, Wire
+from ore.server.errors import current_wire, log_fault, to_http_response
 from ore.telemetry import current_request_id
 
 EXPOSED_HEADERS: Final = (
     "x-request-id",
     "x-ore-warning",
+    "x-ore-idempotent-replay",
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",
@@ -55,12 +58,13 @@ def middleware_stack(
     cors_origins: Collection[str] = (),
     guard_origins: bool = True,
     health_paths: Collection[str] = HEALTH_PATHS,
+    wire: Wire = BOTH,
 ) -> list[Middleware]:
     """All of them in their order, for `Starlette(middleware=...)`.
 
     `guard_origins` belongs to servers that ask nobody for a key: those on loopback, and the insecure ones.
     """
-    stack = [Middleware(RequestEnvelope)]
+    stack = [Middleware(RequestEnvelope, wire=wire)]
     if cors_origins:
         stack.append(Middleware(Cors, origins=cors_origins))
     stack.append(Middleware(CatchAll))
@@ -74,11 +78,19 @@ def middleware_stack(
 class RequestEnvelope:
     """Mints `x-request-id` and puts it where logs find it; says how long the answer took, unless it is a stream.
 
-    The id is in `scope["state"]["request_id"]` and in `ore.telemetry.current_request_id`.
+    The id is in `scope["state"]["request_id"]` and in `ore.telemetry.current_request_id`, the wire in
+    `ore.server.errors.current_wire`.
     """
 
-    def __init__(self, app: ASGIApp, *, new_id: NewId = new_id, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.app, self.new_id, self.clock = app, new_id, clock
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        wire: Wire = BOTH,
+        new_id: NewId = new_id,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.app, self.wire, self.new_id, self.clock = app, wire, new_id, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,6 +99,7 @@ class RequestEnvelope:
         request_id, begun = self.new_id("request"), self.clock()
         scope.setdefault("state", {})["request_id"] = request_id
         current_request_id.set(request_id)
+        current_wire.set(self.wire)
 
         async def send_signed(message: Message) -> None:
             if message["type"] in _STARTS:

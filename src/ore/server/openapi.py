@@ -142,10 +142,16 @@ def _create() -> JsonObject:
         "The connection is the request: closing it stops the model. A response that fails after it began is a 200 "
         'with the status "failed"; read `status` before `output`.',
         answer,
-        faults=(400, 403, 404, 413, 415, 429, 500, 502, 503, 504),
+        faults=(400, 403, 404, 409, 413, 415, 429, 500, 502, 503, 504),
+        parameters=[_IDEMPOTENCY_KEY],
     )
+    _say_replayed(answer)
     body = {"schema": ref("CreateResponse"), "examples": _CREATE_EXAMPLES}
     return {**operation, "requestBody": {"required": True, "content": {JSON: body}}}
+
+
+def _say_replayed(answer: JsonObject) -> None:
+    answer["200"]["headers"]["x-ore-idempotent-replay"] = {"$ref": "#/components/headers/x-ore-idempotent-replay"}
 
 
 def _streamed(description: str) -> JsonObject:
@@ -174,6 +180,8 @@ def _count() -> JsonObject:
 
 
 def _compact() -> JsonObject:
+    answer = _json(200, "The conversation from now on.", "Compaction")
+    _say_replayed(answer)
     operation = _operation(
         RESPONSES,
         "compactResponse",
@@ -181,8 +189,9 @@ def _compact() -> JsonObject:
         "The model summarises the conversation. `output` is the next request's `input`, as it is, before what is new; "
         "send no `previous_response_id` with it. Only this server can open the item of type `compaction`, which stands "
         "for everything before it. Nothing is stored.",
-        _json(200, "The conversation from now on.", "Compaction"),
-        faults=(400, 403, 404, 413, 415, 429, 500, 502, 503, 504),
+        answer,
+        faults=(400, 403, 404, 409, 413, 415, 429, 500, 502, 503, 504),
+        parameters=[_IDEMPOTENCY_KEY],
     )
     return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": ref("CompactResponse")}}}}
 
@@ -204,7 +213,7 @@ def _websocket() -> JsonObject:
 def _conversation_paths() -> JsonObject:
     return {
         "/v1/conversations": {
-            "post": _taking(
+            "post": _making(
                 "CreateConversation",
                 "createConversation",
                 "Begin a conversation",
@@ -255,7 +264,7 @@ def _item_paths() -> JsonObject:
                 faults=(400, 404, 503),
                 parameters=[_LIMIT, _ORDER, _AFTER, _INCLUDE],
             ),
-            "post": _taking(
+            "post": _making(
                 "AddItems",
                 "addItems",
                 "Add items to a conversation",
@@ -292,6 +301,15 @@ def _taking(body: str, name: str, summary: str, description: str, answers: JsonO
     faults = (400, 403, 404, 413, 415, 503)
     operation = _operation(CONVERSATIONS, name, summary, description, answers, faults=faults, **more)
     return {**operation, "requestBody": {"required": True, "content": {JSON: {"schema": ref(body)}}}}
+
+
+def _making(body: str, name: str, summary: str, description: str, answers: JsonObject, **more: Any) -> JsonObject:
+    """An operation that takes a body, and does its work once for each idempotency key."""
+    _say_replayed(answers)
+    parameters = [*more.pop("parameters", ()), _IDEMPOTENCY_KEY]
+    operation = _taking(body, name, summary, description, answers, parameters=parameters, **more)
+    operation["responses"]["409"] = {"$ref": "#/components/responses/409"}
+    return operation
 
 
 def _model_paths() -> JsonObject:
@@ -388,7 +406,7 @@ def _fault_responses() -> JsonObject:
     header = {"x-request-id": {"$ref": "#/components/headers/x-request-id"}}
     again = header | {"retry-after": {"$ref": "#/components/headers/retry-after"}}
     return {
-        name: {"description": text, "headers": again if name in ("429", "503") else header, "content": content}
+        name: {"description": text, "headers": again if name in ("409", "429", "503") else header, "content": content}
         for name, text in _FAULTS.items()
     }
 
@@ -398,6 +416,7 @@ _FAULTS = {
     "403": "A web page from an origin that is not configured may not change anything here.",
     "404": "There is no such thing. For models, the message lists those there are.",
     "405": "The path does not take this method.",
+    "409": "The first request with this `Idempotency-Key` is still running. Try again after `retry-after` seconds.",
     "413": "The body is larger than this server takes.",
     "415": "The body is not JSON, or encoded in a way that the server cannot undo.",
     "426": "WebSocket is turned off; send POST.",
@@ -413,11 +432,23 @@ _FAULTS = {
 _HEADERS: JsonObject = {
     "x-request-id": {"description": "Names this answer in the server's log.", "schema": {"type": "string"}},
     "retry-after": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
+    "x-ore-idempotent-replay": {
+        "description": "This answer was given before, to the same request under the same key.",
+        "schema": {"const": "true"},
+    },
     "x-ore-warning": {"description": "Which tools were skipped, if any.", "schema": {"type": "string"}},
 }
 
 _RESPONSE_ID = _parameter("path", "response_id", {"type": "string"}, "As in the response's `id`.")
 _CONVERSATION_ID = _parameter("path", "conversation_id", {"type": "string"}, "As in the conversation's `id`.")
+_IDEMPOTENCY_KEY = _parameter(
+    "header",
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"},
+    "A name for this request, such as a UUID. Sent again with the same body, it gets the same answer, and nothing "
+    "happens twice; answers are kept for 24 hours unless the server is set otherwise. Refusals (4xx, 503) are not "
+    "kept.",
+)
 _INCLUDE = _parameter(
     "query",
     "include",

@@ -449,21 +449,25 @@ def _tools() -> dict[str, Schema]:
     }
 
 
-def _settings() -> dict[str, Schema]:
-    json_schema = _object(
+def _json_schema(schema: Schema) -> Schema:
+    return _object(
         {
             "type": _choice("json_schema"),
             "name": _text(pattern="^[a-zA-Z0-9_-]{1,64}$"),
-            "schema": {"type": "object"},
+            "schema": schema,
             "description": _null_or(_text()),
             "strict": {"type": ["boolean", "null"]},
         },
         *("type", "name", "schema"),
     )
+
+
+def _settings() -> dict[str, Schema]:
     plain = _object({"type": _choice("text", "json_object")}, "type")
     effort, summary = configuration.EFFORTS, ("auto", "concise", "detailed")
     return {
-        "TextFormat": {"anyOf": [plain, json_schema]},
+        "TextFormat": {"anyOf": [plain, _json_schema({"type": "object"})]},
+        "EchoedFormat": {"anyOf": [plain, _json_schema({"type": ["object", "null"]})]},
         "TextSettings": _object(
             {"format": _null_or(ref("TextFormat")), "verbosity": _choice("low", "medium", "high", None)}
         ),
@@ -518,14 +522,14 @@ _SHAPES: dict[tuple[type[Struct], str], Schema] = {
     (responses.Response, "reasoning"): _null_or(
         _object(
             {
-                "effort": _choice(*(e for e in configuration.EFFORTS if e not in configuration.ECHOED_EFFORT), None),
+                "effort": _choice(*configuration.EFFORTS, None),
                 "summary": _choice("auto", "concise", "detailed", None),
             },
             *("effort", "summary"),
         )
     ),
     (responses.Response, "text"): _object(
-        {"format": ref("TextFormat"), "verbosity": _choice("low", "medium", "high")}, "format"
+        {"format": ref("EchoedFormat"), "verbosity": _choice("low", "medium", "high")}, "format"
     ),
     (responses.Response, "tools"): _array(ref("EchoedTool")),
     (responses.Response, "tool_choice"): {"anyOf": [_choice("auto", "none", "required"), ref("ToolChoice")]},

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from ore.errors import HeadTooLarge, HTTPFault, InvalidRequest, RequestTimeout, UrlTooLong
 from ore.ids import new_id
+from ore.protocol.wire import BOTH, Wire
 from ore.server.errors import error_payload
 from ore.server.slow_reader import SlowReader
 
@@ -31,7 +32,7 @@ _LEAST: Final = 1024  # bytes of body that a `body_timeout` must bring, or a byt
 
 
 def hardened_protocol(
-    *, max_header_bytes: int, header_timeout: float, body_timeout: float, write_timeout: float
+    *, max_header_bytes: int, header_timeout: float, body_timeout: float, write_timeout: float, wire: Wire = BOTH
 ) -> type["HardenedHttpProtocol"]:
     """The class for `uvicorn.Config(http=...)`. Times are in seconds; what stalls ends after one to two of its."""
     limits = {
@@ -39,6 +40,7 @@ def hardened_protocol(
         "header_timeout": header_timeout,
         "body_timeout": body_timeout,
         "write_timeout": write_timeout,
+        "wire": wire,
     }
     return type("ConfiguredHttpProtocol", (HardenedHttpProtocol,), limits)
 
@@ -50,6 +52,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     header_timeout: ClassVar[float]
     body_timeout: ClassVar[float]
     write_timeout: ClassVar[float]
+    wire: ClassVar[Wire]
     _reader: SlowReader
 
     def __init__(
@@ -268,7 +271,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._watch(_LINGER, self.transport.close)
 
     def _rendered(self, fault: HTTPFault) -> bytes:
-        body = msgspec.json.encode(error_payload(fault))
+        body = msgspec.json.encode(error_payload(fault, self.wire))
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),

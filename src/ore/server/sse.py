@@ -7,6 +7,7 @@ that a client asked for.
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -58,8 +59,9 @@ _PADDING: Final = b',"obfuscation":"%b"}'
 class EventStream:
     """An ASGI response that follows a run to its end.
 
-    `left` is called when the client leaves: it ends the run, or with None only this stream ends. `idle` is the silence
-    in seconds after which a comment line goes out.
+    `left` is called when the client leaves: it ends the run, or with None only this stream ends. A stream that its
+    client left has no end, unless it is `whole`: then it goes on for somebody else who takes what is sent. `idle` is
+    the silence in seconds after which a comment line goes out.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class EventStream:
         idle: float,
         done: bool,
         padded: bool = False,
+        whole: bool = False,
     ) -> None:
         self._follower = follower
         self._left = left
@@ -78,17 +81,26 @@ class EventStream:
         self._idle = idle
         self._done = done
         self._padded = padded
+        self._whole = whole
+        self._abandoned = False
         self._sent_at = anyio.current_time()
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         with anyio.CancelScope() as streaming:
-            async with while_connected(receive, self._left or streaming.cancel), anyio.create_task_group() as tasks:
+            left = partial(self._leave, self._left or streaming.cancel)
+            async with while_connected(receive, left), anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep_alive, send)
                 await self._forward(send)
                 tasks.cancel_scope.cancel()
-        await send({"type": "http.response.body", "body": DONE if self._done else b"", "more_body": False})
+        if not self._abandoned:
+            await send({"type": "http.response.body", "body": DONE if self._done else b"", "more_body": False})
+
+    def _leave(self, left: Callable[[], None]) -> None:
+        if not self._whole:
+            self._abandoned = True
+            left()
 
     async def _forward(self, send: Send) -> None:
         try:

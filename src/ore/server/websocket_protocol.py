@@ -23,6 +23,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
 from ore.ids import new_id
+from ore.protocol.wire import BOTH, Wire
 from ore.server.errors import to_http_response
 from ore.server.slow_reader import SlowReader
 
@@ -30,15 +31,17 @@ _LINGER: Final = 1.0  # seconds for which a refused connection is still read: cl
 _UNREAD_PONGS: Final = 256  # more than any client has under way that reads at all
 
 
-def websocket_protocol(*, write_timeout: float) -> type["HardenedWebSocketProtocol"]:
+def websocket_protocol(*, write_timeout: float, wire: Wire = BOTH) -> type["HardenedWebSocketProtocol"]:
     """The class for `uvicorn.Config(ws=...)`. `write_timeout` is in seconds."""
-    return type("ConfiguredWebSocketProtocol", (HardenedWebSocketProtocol,), {"write_timeout": write_timeout})
+    limits = {"write_timeout": write_timeout, "wire": wire}
+    return type("ConfiguredWebSocketProtocol", (HardenedWebSocketProtocol,), limits)
 
 
 class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection, from the head of its handshake on, which arrives whole."""
 
     write_timeout: ClassVar[float]
+    wire: ClassVar[Wire]
     _reader: SlowReader
 
     def __init__(
@@ -50,6 +53,7 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Handshake(max_size=config.ws_max_size, logger=self.logger)
+        self.conn.wire = self.wire
         self.queue = _Mailbox()  # type: ignore[assignment]
         self._unread_pongs = 0
         self._refused = False
@@ -204,9 +208,11 @@ class _Mailbox:
 class _Handshake(ServerProtocol):
     """Refuses in our JSON shape."""
 
+    wire: Wire = BOTH
+
     def reject(self, status: StatusLike, text: str) -> Response:
         plain = super().reject(status, "")
-        ours = to_http_response(HTTPException(plain.status_code, text.partition("\n")[0]))
+        ours = to_http_response(HTTPException(plain.status_code, text.partition("\n")[0]), self.wire)
         headers = Headers((name.decode(), value.decode()) for name, value in ours.raw_headers)
         headers["x-request-id"] = new_id("request")
         headers["connection"] = "close"

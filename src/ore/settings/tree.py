@@ -51,9 +51,19 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sse_keep_alive: Annotated[
         float, Meta(gt=0, description="Seconds of silence after which a stream sends a comment line.")
     ] = 15.0
-    sse_done_marker: Annotated[
-        bool, Meta(description="End each stream with `data: [DONE]`, as Open Responses demands.")
-    ] = True
+    wire: Annotated[
+        Literal["both", "openai", "openresponses"],
+        Meta(description="Which side to take where Open Responses and OpenAI's API exclude each other."),
+    ] = "both"
+    sse_done_marker: (
+        Annotated[
+            bool,
+            Meta(
+                examples=[True], description="End each stream with `data: [DONE]`; left out: unless `wire` is openai."
+            ),
+        ]
+        | None
+    ) = None
     strict_fields: Annotated[
         bool, Meta(description="Refuse unknown request fields with a 400 instead of ignoring them.")
     ] = False
@@ -66,6 +76,9 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     websocket_ping: Annotated[
         float, Meta(gt=0, description="Seconds between the pings that keep a WebSocket open through proxies.")
     ] = 25.0
+    idempotency_hours: Annotated[
+        float, Meta(gt=0, description="Hours that an answer is given again to requests with its `Idempotency-Key`.")
+    ] = 24.0
     docs: Annotated[bool, Meta(description="Serve /docs and /openapi.json.")] = True
 
 

@@ -54,7 +54,7 @@ def template() -> str:
             lines += [f"# {_purpose(section)}", f"[{section}]", ""]
         for setting in settings:
             lines += [*_comment(f"{setting.meta.description} {_sentence(setting.expected)}")]
-            lines += [f"#{setting.key} = {to_toml(setting.default)}", ""]
+            lines += [_commented_out(setting), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -66,6 +66,13 @@ def _model_example(settings: list[Setting]) -> Iterator[str]:
     for setting in settings:
         line = f"{setting.key} = {to_toml((setting.meta.examples or [''])[0])}"
         yield f"#   {line:<28} # {setting.meta.description}"
+
+
+def _commented_out(setting: Setting) -> str:
+    """The default; or an example, where leaving the setting out is a choice of its own."""
+    if setting.default is None:
+        return f"# {setting.key} = {to_toml((setting.meta.examples or [''])[0])}"
+    return f"#{setting.key} = {to_toml(setting.default)}"
 
 
 def _comment(text: str) -> Iterator[str]:

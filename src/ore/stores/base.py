@@ -117,6 +117,18 @@ class RunState(Struct, frozen=True, kw_only=True):
     events: int
 
 
+class StoredAnswer(Struct, frozen=True):
+    """An HTTP answer, to be given again as it was. `headers` is JSON: pairs of name and value."""
+
+    status: int
+    headers: bytes
+    body: bytes
+
+
+Reservation = Literal["reserved", "in use", "other request"]
+"""What became of the wish to answer under a key, when there is no answer yet."""
+
+
 class Store(Protocol):
     """Durable state. Safe for concurrent use from one event loop; raises `StorageFailed`, never a driver's error."""
 
@@ -262,6 +274,22 @@ class Store(Protocol):
 
     async def unlock_conversation(self, owner: str, conversation_id: str, holder: str) -> None:
         """Give the lock back, if `holder` has it."""
+
+    async def reserve(
+        self, owner: str, key: str, fingerprint: bytes, *, holder: str, seconds: float
+    ) -> Reservation | StoredAnswer:
+        """Reserve an idempotency key for `holder`, who is about to answer the request of this fingerprint.
+
+        "in use" while another holder answers that request, and its answer once there is one; "other request" when the
+        key belongs to one of another fingerprint. A reservation ends by `complete`, by `free`, or by itself after
+        `seconds` of the database's own clock; and at a start of the store, when its holder cannot be alive.
+        """
+
+    async def complete(self, owner: str, key: str, holder: str, answer: StoredAnswer, *, seconds: float) -> None:
+        """Keep the answer for so many seconds, as durably as `save`. Nothing happens without the reservation."""
+
+    async def free(self, owner: str, key: str, holder: str) -> None:
+        """Give a reservation back. Nothing happens to one that is another's, or complete."""
 
     async def health(self) -> bool:
         """Whether a write would go through right now, as far as is known.

@@ -25,6 +25,7 @@ import apsw
 
 from ore.errors import StorageFailed
 from ore.stores import sqlite_conversations as conversations
+from ore.stores import sqlite_idempotency as idempotency
 from ore.stores import sqlite_responses as responses
 from ore.stores import sqlite_runs as runs
 from ore.stores.base import (
@@ -32,8 +33,10 @@ from ore.stores.base import (
     Fenced,
     ItemPage,
     Lease,
+    Reservation,
     ResponsePage,
     RunState,
+    StoredAnswer,
     StoredConversation,
     StoredEvent,
     StoredItem,
@@ -233,6 +236,18 @@ class SQLiteStore:
     async def unlock_conversation(self, owner: str, conversation_id: str, holder: str) -> None:
         await self._write(lambda db: conversations.unlock(db, owner, conversation_id, holder), 0)
 
+    async def reserve(
+        self, owner: str, key: str, fingerprint: bytes, *, holder: str, seconds: float
+    ) -> Reservation | StoredAnswer:
+        return await self._write(lambda db: idempotency.reserve(db, owner, key, fingerprint, holder, seconds), 0)
+
+    async def complete(self, owner: str, key: str, holder: str, answer: StoredAnswer, *, seconds: float) -> None:
+        size = len(answer.headers) + len(answer.body)
+        await self._write(lambda db: idempotency.complete(db, owner, key, holder, answer, seconds), size)
+
+    async def free(self, owner: str, key: str, holder: str) -> None:
+        await self._write(lambda db: idempotency.free(db, owner, key, holder), 0)
+
     async def health(self) -> bool:
         began = self._group_began
         if self._state != "open" or (began is not None and time.monotonic() - began > STALLED_SECONDS):
@@ -307,6 +322,7 @@ class SQLiteStore:
             with transaction(db, "IMMEDIATE"):
                 self._probe(db)
                 runs.expire_all(db)
+                idempotency.free_all(db)
         except apsw.FullError as failure:
             _log.error("the store refuses writes: %s", failure)
             return False
