@@ -178,8 +178,9 @@ class ResponseWriter:
         return self._fold.response
 
     @property
-    def has_open_item(self) -> bool:
-        return self._open is not None
+    def open_item(self) -> str | None:
+        """The id of the item that is open."""
+        return None if self._open is None else self._open.id
 
     def begin(self, response: Response) -> None:
         """`response.created`, then `response.queued` or `response.in_progress`, as its status says."""

@@ -7,7 +7,6 @@ queues, is cancelled and counts like any other) whose response is not shown.
 from contextlib import AsyncExitStack
 from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from ore.backends.base import ModelRequest
@@ -63,10 +62,11 @@ async def compact(run: Run, shared: Shared, target: Target, tools: Hosted) -> No
     request = asked(run, target, tools, shared.sealer)
     if run.progress.first > 0 or not await _is_due(run, target, request):
         return
-    text, tokens = await _summary(run, shared, target, request)
+    item_id = run.writer.open_item or run.new_id("compaction")  # open already: begun by a process that died
+    text, tokens = await _summary(run, shared, target, request, item_id)
     stands = compaction.window(run.context.items, text, run.new_id)
     sealed = shared.sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner)
-    run.writer.close_whole(compaction.item(sealed, _open_id(run)))
+    run.writer.close_whole(compaction.item(sealed, item_id))
     run.progress.add(tokens)
     run.progress.first = 1
     if run.create.compacts:
@@ -75,7 +75,7 @@ async def compact(run: Run, shared: Shared, target: Target, tools: Hosted) -> No
 
 
 async def _is_due(run: Run, target: Target, request: ModelRequest) -> bool:
-    if run.create.compacts or run.writer.has_open_item:
+    if run.create.compacts or run.writer.open_item is not None:
         return True
     threshold, window = run.create.compact_threshold, target.model.capabilities.context_window
     if threshold is None or (threshold == 0 and window is None):
@@ -84,7 +84,7 @@ async def _is_due(run: Run, target: Target, request: ModelRequest) -> bool:
     return await target.backend.count_tokens(request) > threshold
 
 
-async def _summary(run: Run, shared: Shared, target: Target, request: ModelRequest) -> tuple[str, Tokens]:
+async def _summary(run: Run, shared: Shared, target: Target, request: ModelRequest, item_id: str) -> tuple[str, Tokens]:
     """The model's summary of the context, and what it cost; the item that will hold it is open from the first word."""
     question = compaction.question(run.new_id)
     request = ModelRequest(
@@ -100,8 +100,8 @@ async def _summary(run: Run, shared: Shared, target: Target, request: ModelReque
     said: list[str] = []
     async with AsyncExitStack() as stack:
         deltas = await enter(stack, run, shared, target, request, shorten=True)
-        if not run.writer.has_open_item:
-            run.writer.open_whole(compaction.item("", run.new_id("compaction")))
+        if run.writer.open_item is None:
+            run.writer.open_whole(compaction.item("", item_id))
             run.writer.emit_in_whole(e.Compacting)
         async for delta in deltas:
             if isinstance(delta, Finish):
@@ -109,8 +109,3 @@ async def _summary(run: Run, shared: Shared, target: Target, request: ModelReque
             if isinstance(delta, Text):
                 said.append(delta.text)
     raise ModelFailed("The model's stream ended before it said why. Send the request again.")
-
-
-def _open_id(run: Run) -> str:
-    item = run.writer.response.output[-1]
-    return str(msgspec.to_builtins(item)["id"])

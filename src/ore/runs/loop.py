@@ -22,12 +22,13 @@ from ore.errors import (
     Unavailable,
 )
 from ore.protocol.responses import Response, ResponseError, Status
+from ore.runs.calls import run_calls
 from ore.runs.compaction import compact
 from ore.runs.context import context
 from ore.runs.durable import BrokenOff, DurableLog
 from ore.runs.run import Run
 from ore.runs.shapes import to_stored
-from ore.runs.turns import CUT, Shared, accept, asked, run_calls, take_turn
+from ore.runs.turns import CUT, Shared, accept, asked, take_turn
 from ore.runs.verdict import check_schema, output_problem
 from ore.tools.base import hosted
 

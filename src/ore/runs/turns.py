@@ -1,7 +1,7 @@
-"""One turn of a run: the model is sampled once, and the tools that it called and that run here are run.
+"""One turn of a run: what the model is asked, and what it says, written as it comes.
 
-What is told here is told to the run's writer; progress is noted together with the events of what is over. How a run
-begins and ends is not decided here, only when it is accepted: as soon as the backend has taken its first request.
+A run is accepted as soon as the backend has taken its first request. What a turn comes to is noted as progress,
+together with the events of it; calls of tools that run here are left for `ore.runs.calls`.
 """
 
 import logging
@@ -33,7 +33,7 @@ from ore.runs.judge import Judge
 from ore.runs.run import Run
 from ore.runs.shapes import initial_response, model_request, to_stored
 from ore.stores.base import Lease, Store, StoredRun
-from ore.tools.base import Hosted, Tool, ToolFailed, as_call, receipt
+from ore.tools.base import Hosted, Tool, as_call
 
 logger = logging.getLogger("ore.runs")
 
@@ -42,8 +42,6 @@ CUT: Final = ("max_output_tokens", "content_filter")
 
 MAX_TURNS: Final = 64
 """Turns of one response, at most: a model that has lost its way must not call for ever."""
-
-INTERRUPTED: Final = "The server was restarted while this tool ran. Whether it did its work is not known."
 
 BUSY_SECONDS: Final = 1.0
 """Pause before a background run asks again for a place in a queue that was full."""
@@ -232,54 +230,6 @@ def _is_for_client(item: Item) -> bool:
 
 
 _ANSWERED: Final = ("computer_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call")
-
-
-async def run_calls(run: Run, tools: Hosted) -> None:
-    """Run what the last turn called, one after the other; each receipt is kept before anybody sees it."""
-    progress = run.progress
-    while progress.calls:
-        call = progress.calls[0]
-        tool = tools.tools.get(call.name)
-        if tool is None:
-            raise InternalFault(f"The tool '{call.name}' is not there any more. Send the request again without it.")
-        begun = _begun(run)
-        if begun is not None and (call.again or not tool.repeatable):
-            item_id, status, output = begun, "failed", INTERRUPTED
-        else:
-            item_id = await _begin_call(run, tool, call, begun)
-            status, output = await _outcome(run, tool, call)
-        run.writer.close_whole(receipt(tool, call, item_id, status=status, output=output))
-        progress.calls.pop(0)
-        progress.made += 1
-        progress.first = len(run.writer.response.output)
-        run.note()
-
-
-def _begun(run: Run) -> str | None:
-    """The receipt of a call that a process which died had begun, by its id."""
-    return str(_plain(run.writer.response.output[-1])["id"]) if run.writer.has_open_item else None
-
-
-async def _begin_call(run: Run, tool: Tool, call: PendingCall, begun: str | None) -> str:
-    """Say that the call is being made, and have that kept: afterwards nobody may think that it was not."""
-    if begun is None:
-        item_id = run.new_id(tool.type)
-        run.writer.open_whole(receipt(tool, call, item_id, status="in_progress"))
-    else:
-        item_id, call.again = begun, True
-        run.note()
-    await run.recorded()
-    return item_id
-
-
-async def _outcome(run: Run, tool: Tool, call: PendingCall) -> tuple[str, str]:
-    try:
-        return "completed", await tool.run(call)
-    except ToolFailed as failure:
-        return "failed", str(failure)
-    except Exception:
-        logger.exception("tool %s broke in %s", tool.type, run.id)
-        return "failed", "The tool broke down. The operator's log has the reason."
 
 
 def _plain(item: Item) -> JsonObject:
