@@ -1,5 +1,6 @@
 """A server that is killed in the middle of background streams: the next one goes on, and nobody can tell."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,25 @@ def replayed(url: str, path: str) -> list[Sent]:
     with Exchange(url, method="GET", path=path) as exchange:
         exchange.head()
         return closed(list(suite_events(exchange.chunks())))
+
+
+def test_a_stopped_server_lets_go_of_what_it_cannot_finish(tmp_path: Path) -> None:
+    """SIGTERM: followers are cut off without a clean end, the exit is orderly, and the next server goes on at once."""
+    body = {"model": "steady", "input": "Hi", "background": True, "stream": True}
+    with Server(tmp_path, server__shutdown_grace=0.1) as server:
+        server.wait_until_ready()
+        seen = []
+        with Exchange(server.url, body) as exchange, pytest.raises(ConnectionError):
+            exchange.head()
+            for sent in suite_events(exchange.chunks()):
+                seen.append(sent)
+                if len(seen) == 12:
+                    server.send(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "Traceback" not in server.log
+    response_id = seen[0].json["response"]["id"]
+    with Server(tmp_path) as server:
+        server.wait_until_ready()
+        rest = replayed(server.url, f"/v1/responses/{response_id}?stream=true&starting_after={len(seen) - 1}")
+        assert [sent.json["sequence_number"] for sent in (*seen, *rest)] == list(range(len(seen) + len(rest)))
+        assert rest[-1].type == "response.completed"
