@@ -155,9 +155,9 @@ def test_which_responses_can_be_continued(status: str) -> None:
 
 
 def test_an_unknown_predecessor_is_named() -> None:
-    """The exact message, code and parameter of section 9."""
+    """The message of section 9, and what to do instead; its code and parameter."""
     assert previous_not_found("resp_x").payload() == {
-        "message": "Previous response with id 'resp_x' not found.",
+        "message": "Previous response with id 'resp_x' not found. Send the conversation so far as 'input' instead.",
         "type": "invalid_request_error",
         "param": "previous_response_id",
         "code": "previous_response_not_found",

@@ -123,8 +123,8 @@ def port() -> Iterator[int]:
         ("/v1/responses/resp_1/cancle", "Did you mean /v1/responses/{response_id}/cancel?"),
         ("/v1/model/ore-tiny", "Did you mean /v1/models/{model}?"),
         ("/extra/thing", "Did you mean /extra/things?"),
-        ("/v1/chat/completions", "Responses are made with POST /v1/responses."),
-        ("/" + "a" * 20000, "Responses are made with POST /v1/responses."),
+        ("/v1/chat/completions", "send POST /v1/responses, with 'input' for the messages."),
+        ("/" + "a" * 20000, "GET /openapi.json lists what else there is."),
     ],
 )
 def test_unknown_paths_name_the_next_step(port: int, path: str, near: str) -> None:

@@ -83,7 +83,7 @@ def check_continuable(status: str, response_id: str) -> None:
 
 def previous_not_found(response_id: str) -> InvalidRequest:
     return InvalidRequest(
-        f"Previous response with id {quoted(response_id)} not found.",
+        f"Previous response with id {quoted(response_id)} not found. Send the conversation so far as 'input' instead.",
         code="previous_response_not_found",
         param="previous_response_id",
     )

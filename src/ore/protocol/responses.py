@@ -125,7 +125,7 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
     sent = convert(_with_integers(body), CreateBody)
     _check_combinations(sent)
     if generate:
-        _check_input(sent)
+        _check_input(sent, body)
     one_of(sent.service_tier or "auto", configuration.SERVICE_TIERS, "service_tier")
     tools = check_tools(sent.tools)
     given, compacts = without_trigger(sent.input)
@@ -223,11 +223,12 @@ def _check_combinations(sent: CreateBody) -> None:
         raise InvalidRequest("'stream_options' is only allowed together with 'stream': true.", param="stream_options")
 
 
-def _check_input(sent: CreateBody) -> None:
+def _check_input(sent: CreateBody, body: JsonObject) -> None:
     given = sent.previous_response_id or sent.conversation or sent.instructions
     if not sent.input and sent.input != "" and not given:
+        hint = "What Chat Completions calls 'messages' is 'input' here." if "messages" in body else ""
         raise InvalidRequest(
-            "Missing required parameter: 'input'. Send a string, or an array of items.",
+            f"Missing required parameter: 'input'. {hint or 'Send a string, or an array of items.'}",
             code="missing_required_parameter",
             param="input",
         )

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response as HTTPResponse
 from starlette.routing import Route
@@ -41,6 +42,15 @@ from ore.stores.base import Store, StoredResponse, UnknownCursor
 logger = logging.getLogger("ore.server")
 
 Endpoint = Callable[[Request], Awaitable[Any]]
+
+
+class _ResponseId(StringConvertor):
+    """Any segment of a path but the fixed ones, so that these are not taken for ids where their method is wrong."""
+
+    regex = "(?!(?:compact|input_tokens)$)[^/]+"
+
+
+register_url_convertor("response", _ResponseId())
 
 
 class Endpoints:
@@ -76,10 +86,10 @@ class Endpoints:
             ("GET", "/v1/responses", self.no_websocket),
             ("POST", "/v1/responses/compact", self.compact),
             ("POST", "/v1/responses/input_tokens", self.input_tokens),
-            ("GET", "/v1/responses/{response_id}", self.retrieve),
-            ("DELETE", "/v1/responses/{response_id}", self.delete),
-            ("POST", "/v1/responses/{response_id}/cancel", self.cancel),
-            ("GET", "/v1/responses/{response_id}/input_items", self.input_items),
+            ("GET", "/v1/responses/{response_id:response}", self.retrieve),
+            ("DELETE", "/v1/responses/{response_id:response}", self.delete),
+            ("POST", "/v1/responses/{response_id:response}/cancel", self.cancel),
+            ("GET", "/v1/responses/{response_id:response}/input_items", self.input_items),
             ("GET", "/v1/ore/responses", self.list_responses),
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{model_id:path}", self.model),
@@ -262,7 +272,11 @@ class Endpoints:
         if not self._websocket and request.headers.get("upgrade", "").lower() == "websocket":
             message = 'This server does not speak WebSocket. Send POST /v1/responses, with "stream": true for events.'
             raise UpgradeRequired(message, headers={"upgrade": "HTTP/1.1", "connection": "close"})
-        raise MethodNotAllowed("/v1/responses does not take GET. It takes: POST.", headers={"allow": "POST"})
+        raise MethodNotAllowed(
+            "/v1/responses takes GET only for WebSockets, with an upgrade. It takes: POST. What is stored is listed at "
+            "GET /v1/ore/responses.",
+            headers={"allow": "POST"},
+        )
 
     async def live(self, _: Request) -> HTTPResponse:
         """Alive: the event loop answers. Nothing else is asked."""
@@ -323,7 +337,8 @@ def _warnings(run: Run) -> dict[str, str]:
 
 
 def _no_response(response_id: str) -> NotFound:
-    return NotFound(f"Response with id {quoted(response_id)} not found.", param="response_id")
+    message = f"Response with id {quoted(response_id)} not found. It was deleted, or made with 'store': false."
+    return NotFound(message, param="response_id")
 
 
 def _starting_after(request: Request) -> int:

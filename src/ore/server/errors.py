@@ -9,6 +9,7 @@ same, so no path, key, query, address or traceback can reach a caller. What happ
 
 import difflib
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
@@ -137,8 +138,16 @@ async def _render_routing(request: Request, exc: HTTPException) -> Response:
 def _unknown_path(request: Request) -> NotFound:
     path = request.scope["path"][:_ECHO]
     near = nearest_path(path, request.app.routes)
-    hint = f"Did you mean {near}?" if near else "Responses are made with POST /v1/responses."
+    hint = _OTHER_APIS.get(path) or (f"Did you mean {near}?" if near else _WHAT_THERE_IS)
     return NotFound(f"There is nothing at {request.scope.get('method', 'GET')} {path}. {hint}")
+
+
+_WHAT_THERE_IS: Final = "Responses are made with POST /v1/responses; GET /openapi.json lists what else there is."
+_OTHER_APIS: Final = dict.fromkeys(
+    ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/api/chat", "/api/generate"),
+    "This server speaks the Responses API only: send POST /v1/responses, with 'input' for the messages.",
+)
+"""Paths that clients of other APIs ask for, and what to tell them."""
 
 
 def _wrong_method(request: Request, exc: HTTPException) -> MethodNotAllowed:
@@ -168,7 +177,7 @@ def _templates(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[str]:
         if isinstance(route, Mount):
             yield from _templates(route.routes, path)
         elif path:
-            yield path.replace(":path}", "}")
+            yield re.sub(r":\w+}", "}", path)
 
 
 def _filled(template: str, wanted: list[str]) -> str:

@@ -75,8 +75,11 @@ def _create(frame: JsonObject, check: Check) -> Create:
         text = f"Missing required parameter: 'type'. Send a frame such as {_EXAMPLE}."
         raise InvalidRequest(text, code="missing_required_parameter", param="type")
     if kind != "response.create":
-        text = f"Unknown type {quoted(str(kind))}. Supported values are: 'response.create', 'response.steer'."
+        text = f"Unknown type {quoted(str(kind))}. Send 'response.create'; to stop a turn, close the connection."
         raise InvalidRequest(text, code="invalid_request", param="type")
+    if isinstance(frame.get("response"), dict):
+        text = "The fields of a request stand beside 'type', not in an object 'response'."
+        raise InvalidRequest(text, code="unknown_parameter", param="response")
     if frame.get("stream") not in (None, True):
         text = "A WebSocket always streams: leave 'stream' out, or send the request with POST /v1/responses."
         raise InvalidRequest(text, code="unsupported_value", param="stream")
