@@ -64,6 +64,7 @@ class MemoryStore:
         self.kept: dict[tuple[str, str], StoredResponse] = {}
         self.runs: dict[tuple[str, str], KeptRun] = {}
         self.models: defaultdict[str, StoreModel] = defaultdict(StoreModel)
+        self.renewed: list[tuple[str, str]] = []
         self.saves = 0
         self.fault: Exception | None = None
         self.hangs = False
@@ -130,8 +131,9 @@ class MemoryStore:
             return None
         return RunState(streamed=kept.run.streamed, ended=kept.ended, events=len(kept.events))
 
-    async def renew(self, lease: Lease) -> None:
+    async def renew(self, runs: Sequence[tuple[str, str]], lease: Lease) -> None:
         await anyio.lowlevel.checkpoint()
+        self.renewed = list(runs)
 
     async def claim(self, lease: Lease, *, limit: int) -> list[ClaimedRun]:
         await anyio.lowlevel.checkpoint()
@@ -152,15 +154,15 @@ class MemoryStore:
             attempt=kept.attempt,
             response=response,
             run=kept.run,
-            events=tuple(kept.events),
         )
 
     async def release(self, owner: str, response_id: str, fence: int) -> None:
         await anyio.lowlevel.checkpoint()
         kept = self.runs[owner, response_id]
-        kept.free = kept.free or kept.fence == fence
+        if kept.fence == fence:
+            kept.free, kept.attempt = True, kept.attempt - 1
 
-    async def prune(self, *, events_before: float | None, responses_before: float | None) -> int:
+    async def prune(self, *, events_before: float | None, responses_before: float | None, limit: int) -> int:
         raise NotImplementedError("runs are not kept long enough")
 
     async def find_item(self, owner: str, item_id: str) -> StoredItem | None:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from run_kit import FINISH, HOLD, NOW, OWNER, STEPS, HeldBackend, MemoryStore
@@ -19,7 +20,8 @@ from ore.ids import new_id
 from ore.protocol.decoding import JsonObject
 from ore.protocol.responses import check_create
 from ore.routing.router import Router
-from ore.runs.durable import BrokenOff
+from ore.runs.durable import StoredFollower
+from ore.runs.log import BrokenOff
 from ore.runs.run import Run
 from ore.runs.shapes import from_stored
 from ore.runs.supervisor import BackgroundLimits, Supervisor
@@ -393,20 +395,145 @@ async def test_a_model_that_says_something_else_ends_the_run() -> None:
     assert final["output"][0]["status"] == "incomplete"
 
 
+@asynccontextmanager
+async def doomed(place: Place, **limits: Any) -> AsyncIterator[Supervisor]:
+    """A process that dies at the end of the block: it lets go of nothing, and its leases run out."""
+
+    async def never(*_: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with place.process(**limits) as supervisor:
+        yield supervisor
+        release, place.store.release = place.store.release, never  # type: ignore[method-assign]
+    place.store.release = release  # type: ignore[method-assign]
+    for kept in place.store.runs.values():
+        kept.free = True
+
+
 async def test_a_run_that_ends_its_process_each_time_is_given_up() -> None:
     """After so many attempts it ends as failed, by whoever takes it up next."""
     place = Place([d.Text("a"), HOLD, FINISH])
-    async with place.process(attempts=2) as supervisor:
+    async with doomed(place, attempts=2) as supervisor:
         run = place.start(supervisor)
         await place.backend.reached.wait()
         await run.recorded()
     place.backend.reached = anyio.Event()
-    async with place.process(attempts=2):
+    async with doomed(place, attempts=2):
         await place.backend.reached.wait()
     async with place.process(attempts=2):
         await ended(place, run.id)
     final = check_kept(place, run.id)
     assert (final["status"], final["error"]["code"]) == ("failed", "server_error")
+
+
+async def test_restarts_that_were_asked_for_use_up_nothing() -> None:
+    """A long run survives any number of orderly restarts."""
+    place = Place([d.Text("a"), HOLD, FINISH])
+    async with place.process(attempts=1) as supervisor:
+        run = place.start(supervisor)
+        await place.backend.reached.wait()
+        await run.recorded()
+    for _ in range(3):
+        place.backend.reached = anyio.Event()
+        async with place.process(attempts=1):
+            await place.backend.reached.wait()
+    place.backend.release.set()
+    async with place.process(attempts=1):
+        await ended(place, run.id)
+    assert check_kept(place, run.id)["status"] == "completed"
+
+
+async def test_an_end_that_cannot_be_kept_is_kept_later() -> None:
+    """The store fails at the end, for longer than the run waits: it is claimed again, and not renewed meanwhile."""
+    place = Place()
+    async with place.process(lease=0.03) as supervisor:
+        save, run = place.store.save, place.start(supervisor)
+
+        async def fails(*given: Any, fence: int | None = None, **more: Any) -> None:
+            if fence is not None:
+                raise RuntimeError("no room for the end")
+            await save(*given, **more)
+
+        place.store.save = fails  # type: ignore[method-assign,assignment]
+        await run.ended()
+        assert not place.store.runs[OWNER, run.id].ended
+        place.store.save = save  # type: ignore[method-assign]
+        place.store.runs[OWNER, run.id].free = True  # its lease ran out
+        await ended(place, run.id)
+    assert check_kept(place, run.id)["status"] == "completed"
+
+
+async def test_what_nobody_drives_is_not_renewed() -> None:
+    """A lease is prolonged for runs that go on here, and for no other."""
+    place = Place([d.Text("a"), HOLD, FINISH])
+    async with place.process(lease=0.03) as supervisor:
+        run = place.start(supervisor)
+        while place.store.renewed != [(OWNER, run.id)]:
+            await anyio.lowlevel.checkpoint()
+        await supervisor.cancel(OWNER, run.id)
+        place.store.renewed = [("stale", "list")]
+        other = place.start(supervisor)
+        while place.store.renewed != [(OWNER, other.id)]:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_others_see_only_what_is_kept() -> None:
+    """While the end is being saved the response is not over, for nobody could know it after a crash."""
+    place = Place()
+    async with place.process() as supervisor, anyio.create_task_group() as tasks:
+        save, run, seen = place.store.save, place.start(supervisor), []
+
+        async def watched(*given: Any, fence: int | None = None, **more: Any) -> None:
+            if fence is not None:
+                seen.append(run.snapshot.status)
+            await save(*given, fence=fence, **more)
+
+        place.store.save = watched  # type: ignore[method-assign,assignment]
+        tasks.start_soon(run.ended)
+        await run.ended()
+        assert seen == ["in_progress"]
+        assert run.snapshot.status == "completed"
+
+
+async def test_a_client_that_leaves_while_its_run_is_kept_leaves_no_orphan() -> None:
+    """What was kept has somebody who ends it: as cancelled."""
+    place = Place()
+    async with place.process() as supervisor:
+        begin = place.store.begin
+
+        async def slow(*given: Any) -> int:
+            run.stop("disconnected")
+            await anyio.lowlevel.checkpoint()
+            return await begin(*given)
+
+        place.store.begin = slow  # type: ignore[method-assign]
+        run = place.start(supervisor)
+        await run.ended()
+    assert check_statuses(place, run.id) == "cancelled"
+
+
+def check_statuses(place: Place, response_id: str) -> str:
+    assert place.store.runs[OWNER, response_id].ended
+    return str(place.final(response_id)["status"])
+
+
+async def test_a_call_in_the_middle_of_a_turn_is_told_again() -> None:
+    """Text, a call of ours, more text: whatever was kept of it when the process went."""
+    tool = Counter()
+    script = [d.Text("a"), *counts("c")[:-1], d.Text("b"), d.ToolCall("f", "mine"), d.ToolArguments("{}"), FINISH]
+    for step in range(len(script)):
+        place = Place([*script[:step], HOLD, *script[step:]], tool)
+        tools = [{"type": "test:count"}, {"type": "function", "name": "mine"}]
+        async with place.process() as supervisor:
+            run = place.start(supervisor, tools=tools)
+            await place.backend.reached.wait()
+            await run.recorded()
+        place.backend.release.set()
+        async with place.process():
+            await ended(place, run.id)
+        final = check_kept(place, run.id)
+        assert final["status"] == "completed", step
+        assert [item["type"] for item in final["output"]] == ["message", "message", "function_call", "test:count"]
 
 
 async def test_a_model_that_is_gone_ends_the_run() -> None:
@@ -498,8 +625,6 @@ async def test_whoever_lost_a_run_may_not_write_to_it() -> None:
 
 
 async def follow_log(run: Run, place: Place) -> None:
-    from ore.runs.durable import StoredFollower
-
     follower = StoredFollower(place.store, OWNER, run.id, after=10**6, log=run.durable)
     async for _ in follower.batches():
         pass

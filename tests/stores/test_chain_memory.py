@@ -77,7 +77,7 @@ async def test_pruned_responses_are_missed_at_once(path: Path) -> None:
     async with running(SQLiteStore(path)) as store:
         await grown(store, *"ab")
         await store.save("ada", msgspec.structs.replace(response("c", "b"), created_at=1_800_000_000))
-        await store.prune(events_before=None, responses_before=1_750_000_000)
+        await store.prune(events_before=None, responses_before=1_750_000_000, limit=9)
         with pytest.raises(MissingAncestor, match=r"^b$"):
             await store.chain("ada", "c")
 

@@ -14,7 +14,7 @@ from ore.core.lifecycle import MAY_FOLLOW, NEXT_STATUS
 from ore.protocol import content, items
 from ore.protocol import events as e
 from ore.protocol.decoding import JsonObject
-from ore.protocol.responses import Response
+from ore.protocol.responses import Response, Status
 
 
 class ProtocolViolation(AssertionError):
@@ -41,6 +41,18 @@ class Fold:
             raise ProtocolViolation("no event yet")
         self._join()
         return self._response
+
+    @property
+    def begun(self) -> bool:
+        """Whether any event came."""
+        return self._response is not None
+
+    @property
+    def status(self) -> Status:
+        """Of the response, without putting its growing text together."""
+        if self._response is None:
+            raise ProtocolViolation("no event yet")
+        return self._response.status
 
     @property
     def text(self) -> str:

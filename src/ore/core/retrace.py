@@ -27,10 +27,17 @@ class Diverged(Exception):
 
 
 class _Seen(Struct):
-    """An event without what may differ. The pieces of a text are one, in `text`."""
+    """An event without what may differ. The pieces of a text are one; `told` is how far it has been told again."""
 
     said: Any
-    text: str
+    pieces: list[str]
+    told: int = 0
+
+    @property
+    def text(self) -> str:
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0]
 
 
 class Retrace:
@@ -51,7 +58,7 @@ class Retrace:
 
     def _add(self, seen: _Seen) -> None:
         if self._left and seen.text and self._left[-1].said == seen.said:
-            self._left[-1].text += seen.text
+            self._left[-1].pieces += seen.pieces
         else:
             self._left.append(seen)
 
@@ -62,6 +69,8 @@ class Retrace:
         self._told.clear()
         self._shadow.write(delta)
         for event in self._told:
+            if not self._left and not _is_delta(event):
+                return delta  # what was open is closed by now; the rest of it is new
             rest = self._match(_seen(event, 0))
             if rest:
                 fields = {"text": rest, "logprobs": ()} if isinstance(delta, deltas.Text) else {"text": rest}
@@ -69,26 +78,45 @@ class Retrace:
         begins_unseen = isinstance(delta, deltas.ToolCall) and delta.kind in NATIVE_CALLS and not self._left
         return delta if begins_unseen else None  # a native call has no event of its own until it closes
 
+    @property
+    def over(self) -> bool:
+        """Whether all that was seen is told."""
+        return not self._left
+
+    def close(self) -> None:
+        """The model's item is closed without a delta that says so. Raises `Diverged`."""
+        if not self._left:
+            return
+        self._told.clear()
+        self._shadow.close()
+        for event in self._told:
+            if self._left:
+                self._match(_seen(event, 0))
+
     def _match(self, told: _Seen) -> str:
         """Strike off what was seen; what of a text is new."""
         if not self._left or self._left[0].said != told.said:
             raise Diverged
-        seen = self._left[0]
-        if seen.text.startswith(told.text) and seen.text != told.text:
-            seen.text = seen.text[len(told.text) :]
+        seen, text = self._left[0], told.text
+        left = len(seen.text) - seen.told
+        if len(text) < left and seen.text.startswith(text, seen.told):
+            seen.told += len(text)
             return ""
         self._left.popleft()
-        if seen.text != told.text and (self._left or not told.text.startswith(seen.text)):
+        if not text.startswith(seen.text[seen.told :]) or (len(text) > left and self._left):
             raise Diverged
-        return told.text[len(seen.text) :]
+        return text[left:]
 
 
 def _seen(event: e.Event, first: int) -> _Seen:
     said: dict[str, Any] = msgspec.to_builtins(event)
     said["output_index"] -= first
     said["type"] = _SAME.get(said["type"], said["type"])
-    is_text = str(said["type"]).endswith(".delta")
-    return _Seen(_bare(said), str(said.pop("delta")) if is_text else "")
+    return _Seen(_bare(said), [str(said["delta"]) if _is_delta(event) else ""])
+
+
+def _is_delta(event: e.Event) -> bool:
+    return hasattr(event, "delta")
 
 
 _SAME = {

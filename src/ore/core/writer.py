@@ -178,6 +178,11 @@ class ResponseWriter:
         return self._fold.response
 
     @property
+    def status(self) -> Status:
+        """Of the response as it stands now."""
+        return self._fold.status
+
+    @property
     def open_item(self) -> str | None:
         """The id of the item that is open."""
         return None if self._open is None else self._open.id
@@ -378,6 +383,11 @@ class ResponseWriter:
         item = item if item.get("id") else {**item, "id": self._new_id(str(item.get("type")))}
         self.open_whole(item)
         self.close_whole(item)
+
+    def remember_state(self, state: str) -> None:
+        """The state of the reasoning item that is open, told again; of one that is closed, it has been sealed."""
+        if self._open is not None and self._open.kind is items.Reasoning:
+            self._open.state = state
 
     def _keep_state(self, state: str) -> None:
         if self._open is None or self._open.kind is not items.Reasoning:

@@ -52,7 +52,9 @@ async def _conversation(run: Run, store: Store, conversation_id: str, *, hold: b
 
 
 async def _hold(run: Run, store: Store, conversation_id: str) -> None:
+    run.locked = True  # even when this is cancelled: the lock is on its way
     held = await store.lock_conversation(run.owner, conversation_id, run.id, run.seconds + LOCK_MARGIN)
+    run.locked = bool(held)
     if held is None:
         raise _no_conversation(conversation_id)
     if not held:
@@ -62,7 +64,6 @@ async def _hold(run: Run, store: Store, conversation_id: str) -> None:
             param="conversation",
             headers={"retry-after": "1", "x-should-retry": "true"},
         )
-    run.locked = True
 
 
 def _no_conversation(conversation_id: str) -> NotFound:

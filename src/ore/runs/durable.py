@@ -11,9 +11,10 @@ from typing import Final
 
 import anyio
 
-from ore.errors import StorageFailed, Unavailable
+from ore.core.fold import Fold
+from ore.errors import StorageFailed
 from ore.protocol.events import Event
-from ore.runs.log import encoded
+from ore.runs.log import BrokenOff, encoded
 from ore.stores.base import Store, StoredEvent
 
 logger = logging.getLogger("ore.runs")
@@ -30,24 +31,27 @@ RETRY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.5
 """How often a follower looks at a run that another process drives."""
 
+Pending = tuple[Event, StoredEvent]
+"""An event, and how it goes over the wire."""
+
 Keep = Callable[[Sequence[StoredEvent], bytes | None], Awaitable[None]]
 """Makes events durable, and with them what the loop notes. Raises `StorageFailed` or `Fenced`."""
 
 
-class BrokenOff(Unavailable):
-    """The run goes on elsewhere, or later: a follower has to come back and ask for the rest."""
-
-
 class DurableLog:
-    """Events of a background run. `kept` is how many the store has already."""
+    """Events of a background run. `kept` are those that the store has already."""
 
-    def __init__(self, kept: int = 0) -> None:
+    def __init__(self, kept: Sequence[Event] = ()) -> None:
+        self.shown = Fold()
+        """The response as far as it is kept, which is as far as anybody may see it."""
+        for event in kept:
+            self.shown.apply(event)
         self.closed = False
         self.broken = False
         self.changed = anyio.Event()
         """Set, and replaced, whenever something was kept and when the log is closed."""
-        self._kept = kept
-        self._pending: list[StoredEvent] = []
+        self._kept = len(kept)
+        self._pending: list[Pending] = []
         self._progress: bytes | None = None
         self._writing = self._abandoned = False
         self._tail: deque[StoredEvent] = deque(maxlen=TAIL)
@@ -55,7 +59,7 @@ class DurableLog:
 
     def append(self, event: Event) -> None:
         """Add an event; nobody sees it before the pump has had it kept."""
-        self._pending.append(encoded(event))
+        self._pending.append((event, encoded(event)))
         self._work.set()
 
     def note(self, progress: bytes) -> None:
@@ -82,7 +86,7 @@ class DurableLog:
         self._pending, self._progress, self._writing = [], None, True
         while not self.closed:
             try:
-                await keep(batch, progress)
+                await keep([event for _, event in batch], progress)
             except StorageFailed as failure:
                 logger.warning("events could not be kept, trying again: %s", failure)
                 await anyio.sleep(RETRY_SECONDS)
@@ -95,18 +99,20 @@ class DurableLog:
         """Wait until everything that was appended and noted so far is kept. Raises `BrokenOff` when it never will."""
         while self._pending or self._progress is not None or self._writing:
             if self._abandoned or self.closed:
-                raise _broken_off()
+                raise BrokenOff
             await self.changed.wait()
 
-    def take(self) -> list[StoredEvent]:
+    def take(self) -> list[Pending]:
         """What waits to be kept, for somebody who keeps it together with something else, and publishes it."""
         batch, self._pending, self._progress = self._pending, [], None
         return batch
 
-    def publish(self, batch: Sequence[StoredEvent]) -> None:
+    def publish(self, batch: Sequence[Pending]) -> None:
         """These are kept now: show them."""
+        for made, event in batch:
+            self.shown.apply(made)
+            self._tail.append(event)
         self._kept += len(batch)
-        self._tail.extend(batch)
         self._wake()
 
     def close(self) -> None:
@@ -158,7 +164,7 @@ class StoredFollower:
                 self._after = batch[-1].number
                 yield batch
             elif over and self._log is not None and self._log.broken:
-                raise _broken_off()
+                raise BrokenOff
             elif over:
                 return
             elif changed is not None:
@@ -178,7 +184,3 @@ class StoredFollower:
         if recent is not None:
             return recent
         return await self._store.events(self._owner, self._response_id, after=self._after, limit=BATCH)
-
-
-def _broken_off() -> BrokenOff:
-    return BrokenOff("The server is shutting down. Ask for the events after the last one, in a moment.")

@@ -11,15 +11,23 @@ from typing import Protocol
 
 import anyio
 
+from ore.errors import Unavailable
 from ore.protocol.events import Event, encode, event_type
 from ore.stores.base import StoredEvent
+
+
+class BrokenOff(Unavailable):
+    """A log ends before its run does: a background run goes on elsewhere, or later; a foreground one is lost."""
+
+    def __init__(self) -> None:
+        super().__init__("The server had to stop here. Ask for the events after the last one, or send it all again.")
 
 
 class Follower(Protocol):
     """One reader of a log; `leave` when done."""
 
     def batches(self) -> AsyncIterator[list[StoredEvent]]:
-        """All events that wait, at once, then the next ones, until the log is closed."""
+        """All events that wait, at once, then the next ones, until the log is closed. Raises `BrokenOff`."""
 
     def leave(self) -> None:
         """Follow no longer. Idempotent."""
@@ -37,6 +45,7 @@ class EventLog:
         self._entries: deque[StoredEvent] = deque()
         self._first = 0
         self._closed = False
+        self.broken = False
         self._followers: list[_Live] = []
 
     @property
@@ -54,6 +63,11 @@ class EventLog:
         """No more events. Idempotent."""
         self._closed = True
         self._wake()
+
+    def break_off(self) -> None:
+        """Close without an end: followers must not take it for one."""
+        self.broken = True
+        self.close()
 
     def follow(self) -> Follower:
         """A follower from here on. Whoever follows before the run starts misses nothing."""
@@ -94,6 +108,8 @@ class _Live:
                 self.next += len(batch)
                 log._forget()
                 yield batch
+            elif log.broken:
+                raise BrokenOff
             elif log.closed:
                 return
             else:

@@ -25,11 +25,13 @@ from ore.protocol.responses import Response, ResponseError, Status
 from ore.runs.calls import run_calls
 from ore.runs.compaction import compact
 from ore.runs.context import context
-from ore.runs.durable import BrokenOff, DurableLog
+from ore.runs.durable import RETRY_SECONDS, DurableLog
+from ore.runs.log import BrokenOff
 from ore.runs.run import Run
 from ore.runs.shapes import to_stored
 from ore.runs.turns import CUT, Shared, accept, asked, take_turn
 from ore.runs.verdict import check_schema, output_problem
+from ore.stores.base import Fenced, StoredEvent, StoredResponse
 from ore.tools.base import hosted
 
 logger = logging.getLogger("ore.runs")
@@ -56,11 +58,14 @@ async def execute(run: Run, shared: Shared) -> None:
         except Exception as error:
             outcome = Outcome(status="failed", fault=_fault_of(error, run))
         finally:
-            if outcome is None and run.durable is not None and _is_interrupted(run):
+            if run.durable is not None and _is_interrupted(run, outcome):
                 await _let_go(run, run.durable, shared)
             else:
                 await _conclude(run, outcome or _stopped(run), shared)
             await _unlock(run, shared)
+    except BaseException:
+        run.log.break_off()
+        raise
     finally:
         run.end()
 
@@ -152,20 +157,35 @@ async def _conclude_durable(run: Run, log: DurableLog, outcome: Outcome, shared:
             final = _final(run, outcome, shared)
             run.writer.end(final, outcome.fault)
             last = log.take()
-            stored = to_stored(final, run.context.taken, run.link)
-            await shared.store.save(run.owner, stored, fence=run.fence, events=last)
+            await _keep_end(run, to_stored(final, run.context.taken, run.link), [event for _, event in last], shared)
             run.locked = False
             log.publish(last)
-    except BrokenOff:
+            if final.status == "cancelled":  # there is no event that says so
+                log.shown.settle(final)
+    except (BrokenOff, Fenced):
         log.break_off()
     except Exception:  # the lease runs out, and somebody goes on from what is kept
         logger.exception("the end of background response %s could not be kept", run.id)
         log.break_off()
 
 
-def _is_interrupted(run: Run) -> bool:
-    """Whether a run was stopped that could go on elsewhere. Without a reason, all around it is torn down."""
-    return not run.scope.cancel_called or run.stop_reason in ("shutdown", "fenced")
+async def _keep_end(run: Run, stored: StoredResponse, events: list[StoredEvent], shared: Shared) -> None:
+    """Save the end of a background run; a store that fails is asked again for as long as there is time."""
+    while True:
+        try:
+            await shared.store.save(run.owner, stored, fence=run.fence, events=events)
+        except StorageFailed as failure:
+            logger.warning("the end of %s could not be kept, trying again: %s", run.id, failure)
+            await anyio.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+def _is_interrupted(run: Run, outcome: Outcome | None) -> bool:
+    """Whether a background run was stopped that could go on elsewhere. Without a reason, all around it is torn down."""
+    if not run.scope.cancel_called:
+        return outcome is None
+    return run.stop_reason in ("shutdown", "fenced") and (outcome is None or outcome.status == "failed")
 
 
 async def _let_go(run: Run, log: DurableLog, shared: Shared) -> None:

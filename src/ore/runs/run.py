@@ -15,8 +15,8 @@ from ore.core.writer import ResponseWriter, Seal
 from ore.errors import HTTPFault, InternalFault
 from ore.ids import NewId
 from ore.protocol.decoding import JsonObject
-from ore.protocol.events import Event, decode, decode_response
-from ore.protocol.responses import Create, Response
+from ore.protocol.events import Event, decode_response
+from ore.protocol.responses import Create, Response, Status
 from ore.protocol.wire import BOTH, Wire
 from ore.runs.durable import DurableLog
 from ore.runs.log import EventLog, Follower
@@ -43,6 +43,7 @@ class Run:
         seal: Seal | None = None,
         remembered: Remembered | None = None,
         claimed: ClaimedRun | None = None,
+        seen: Sequence[Event] = (),
     ) -> None:
         self.id = claimed.response.id if claimed is not None else new_id("response")
         self.new_id = new_id
@@ -57,7 +58,7 @@ class Run:
         self.remembered = remembered
         self.claimed = claimed
         """What another process left of it; None for a run of our own."""
-        self.durable = DurableLog(len(claimed.events) if claimed else 0) if create.background else None
+        self.durable = DurableLog(seen) if create.background else None
         self.log: EventLog | DurableLog = self.durable or EventLog()
         self.fence = claimed.fence if claimed is not None else 0
         self.writer = ResponseWriter(
@@ -70,7 +71,7 @@ class Run:
         self.progress = Progress()
         self.scope = anyio.CancelScope()
         self.stop_reason: StopReason = "deadline"
-        self.seen: list[Event] = []
+        self.seen = seen
         """What clients have seen of the turn that another process began; empty once it is told again."""
         self.context = Context((), ())
         """What the model is given, once it is known."""
@@ -93,12 +94,16 @@ class Run:
         self.context = Context((), given)
         if claimed.run.progress:
             self.progress = msgspec.json.decode(claimed.run.progress, type=Progress)
-        if claimed.events:
-            self.seen = [decode(event.body) for event in claimed.events]
+        if self.seen:
             self.writer.resume(self.seen)
             self._accepted()
         else:
             self.begin(decode_response(claimed.response.envelope))
+
+    @property
+    def status(self) -> Status:
+        """Of the response, without putting its growing text together."""
+        return self.writer.status
 
     @property
     def has_response(self) -> bool:
@@ -107,6 +112,7 @@ class Run:
 
     def begin(self, response: Response) -> None:
         """The request is accepted: say so."""
+        self._accepted_as = response
         self.writer.begin(response)
         self._accepted()
 
@@ -164,3 +170,11 @@ class Run:
         """The response as it stands. Raises the fault when the request was refused."""
         self.check_begun()
         return self.writer.response
+
+    @property
+    def snapshot(self) -> Response:
+        """The response as others may see it: of a background run, what is kept. Raises the fault like `response`."""
+        self.check_begun()
+        if self.durable is None:
+            return self.writer.response
+        return self.durable.shown.response if self.durable.shown.begun else self._accepted_as

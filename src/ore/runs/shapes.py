@@ -134,12 +134,12 @@ def running(stored: StoredResponse, events: Sequence[StoredEvent]) -> bytes:
     return encode(fold.response)
 
 
-def unreadable(claimed: ClaimedRun) -> tuple[StoredResponse, list[StoredEvent]]:
+def unreadable(claimed: ClaimedRun, kept: Sequence[StoredEvent]) -> tuple[StoredResponse, list[StoredEvent]]:
     """The end of a background run that cannot be taken up, because another version of ORE wrote it: it failed."""
     message = "The server was restarted, and cannot go on with this response. Send the request again."
     body = msgspec.json.decode(claimed.response.envelope)
     body |= {"status": "failed", "error": {"code": "server_error", "message": message}}
-    number = claimed.events[-1].number + 1 if claimed.events else 0
+    number = kept[-1].number + 1 if kept else 0
     said = {"code": "server_error", "message": message, "param": None}
     both: list[tuple[str, JsonObject]] = [
         ("error", {"error": {"type": "server_error", **said}, **said}),

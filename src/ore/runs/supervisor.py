@@ -7,18 +7,21 @@ does not look into them.
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Final
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
-from ore.core.fold import ProtocolViolation
 from ore.core.sealing import Sealer
 from ore.errors import StorageFailed, Unavailable
 from ore.ids import NewId
+from ore.protocol.events import Event, decode
 from ore.protocol.responses import Create
 from ore.protocol.wire import BOTH, Wire
 from ore.routing.router import Router
@@ -26,7 +29,7 @@ from ore.runs import context, counting
 from ore.runs.durable import DurableLog, StoredFollower
 from ore.runs.judge import Judge
 from ore.runs.loop import execute
-from ore.runs.run import Remembered, Run
+from ore.runs.run import Remembered, Run, StopReason
 from ore.runs.shapes import unreadable
 from ore.runs.turns import Shared
 from ore.stores.base import ClaimedRun, Fenced, Lease, Store, StoredEvent
@@ -34,8 +37,11 @@ from ore.tools.base import Tool
 
 logger = logging.getLogger("ore.runs")
 
-CLAIMED_AT_ONCE: Final = 64
+CLAIMED_AT_ONCE: Final = 8
 """Background runs that are taken over in one go."""
+
+PRUNED_AT_ONCE: Final = 500
+"""Rows of either kind that go in one transaction, which keeps others from writing."""
 
 PRUNE_SECONDS: Final = 3600.0
 """How often what need not be kept any longer is removed."""
@@ -121,6 +127,7 @@ class Supervisor:
         *,
         remembered: Remembered | None = None,
         claimed: ClaimedRun | None = None,
+        seen: Sequence[Event] = (),
     ) -> Run:
         return Run(
             owner,
@@ -132,6 +139,7 @@ class Supervisor:
             seal=partial(context.sealed_reasoning, self._shared.sealer, owner),
             remembered=remembered,
             claimed=claimed,
+            seen=seen,
         )
 
     def _drive(self, run: Run) -> Run:
@@ -162,7 +170,7 @@ class Supervisor:
         run = self.find(owner, response_id)
         if run is None:
             claimed = await self._shared.store.take(owner, response_id, self._shared.lease)
-            run = self._resume(claimed) if claimed is not None else None
+            run = await self._take_up(claimed, stop="cancelled") if claimed is not None else None
         if run is not None:
             run.stop("cancelled")
             await run.ended()
@@ -207,6 +215,9 @@ class Supervisor:
         except Fenced:
             logger.warning("background response %s is driven by another process now", run.id)
             run.stop("fenced")
+        except Exception:
+            logger.exception("events of background response %s cannot be kept", run.id)
+            run.stop("fenced")
 
     async def _keep_up(self) -> None:
         with self._upkeep:
@@ -216,32 +227,52 @@ class Supervisor:
 
     async def _keep_leases(self) -> None:
         """Keep what is ours, and take up what nobody drives any more."""
-        store, lease = self._shared.store, self._shared.lease
         while True:
             try:
-                await store.renew(lease)
-                for claimed in [] if self.draining else await store.claim(lease, limit=CLAIMED_AT_ONCE):
-                    await self._take_up(claimed)
+                await self._renew()
+                while not self.draining and await self._claim():
+                    await anyio.lowlevel.checkpoint()
             except StorageFailed as failure:
                 logger.warning("leases of background responses could not be kept up: %s", failure)
+            except Exception:
+                logger.exception("leases of background responses could not be kept up")
             await anyio.sleep(self._background.lease / 3)
 
-    async def _take_up(self, claimed: ClaimedRun) -> None:
-        """Go on with a run; one that cannot even be read ends here, lest it be claimed for ever."""
-        try:
-            self._resume(claimed)
-        except (msgspec.MsgspecError, ProtocolViolation, KeyError, TypeError):
-            logger.exception("background response %s cannot be taken up", claimed.response.id)
-            ended, events = unreadable(claimed)
-            await self._shared.store.save(claimed.owner, ended, fence=claimed.fence, events=events)
+    async def _renew(self) -> None:
+        """Prolong the leases of runs that go on here, and of no other: what nobody drives has to be claimed again."""
+        runs = [run for run in self._runs.values() if run.durable is not None and not run.durable.closed and run.fence]
+        if runs:
+            await self._shared.store.renew([(run.owner, run.id) for run in runs], self._shared.lease)
 
-    def _resume(self, claimed: ClaimedRun) -> Run:
-        """Go on with a run that another process began."""
-        create = msgspec.json.decode(claimed.run.request, type=Create)
-        run = self._new(claimed.owner, create, claimed=claimed)
-        logger.info("taking up background response %s, attempt %d", claimed.response.id, claimed.attempt)
-        if claimed.attempt > self._background.attempts:
-            run.stop("given up")
+    async def _claim(self) -> bool:
+        """Take up a few runs that nobody drives. Whether there may be more."""
+        claimed = await self._shared.store.claim(self._shared.lease, limit=CLAIMED_AT_ONCE)
+        for run in claimed:
+            await self._take_up(run)
+        return len(claimed) == CLAIMED_AT_ONCE
+
+    async def _take_up(self, claimed: ClaimedRun, *, stop: StopReason | None = None) -> Run | None:
+        """Go on with a run that another process began. One that cannot be read ends here, or nobody ever could."""
+        store, response_id = self._shared.store, claimed.response.id
+        kept: list[StoredEvent] = []
+        try:
+            kept = await store.events(claimed.owner, response_id, after=-1, limit=-1)
+            create = msgspec.json.decode(claimed.run.request, type=Create)
+            seen = await anyio.to_thread.run_sync(_decoded, kept)
+            run = self._new(claimed.owner, create, claimed=claimed, seen=seen)
+        except StorageFailed:
+            raise
+        except Exception:
+            logger.exception("background response %s cannot be taken up", response_id)
+            ended, events = unreadable(claimed, kept)
+            with suppress(Fenced):  # somebody else has it by now
+                await store.save(claimed.owner, ended, fence=claimed.fence, events=events)
+            return None
+        logger.info("taking up background response %s, attempt %d", response_id, claimed.attempt)
+        if stop is None and claimed.attempt > self._background.attempts:
+            stop = "given up"
+        if stop is not None:
+            run.stop(stop)
         return self._drive(run)
 
     async def _prune(self) -> None:
@@ -251,13 +282,16 @@ class Supervisor:
         while True:
             now = self._shared.now()
             try:
-                removed = await self._shared.store.prune(
+                while await self._shared.store.prune(
                     events_before=None if limits.keep_events is None else now - limits.keep_events,
                     responses_before=None if limits.keep_responses is None else now - limits.keep_responses,
-                )
+                    limit=PRUNED_AT_ONCE,
+                ):
+                    await anyio.lowlevel.checkpoint()
             except StorageFailed as failure:
-                logger.warning("old responses could not be removed: %s", failure)
-            else:
-                if removed:
-                    logger.info("removed %d responses that were kept long enough", removed)
+                logger.warning("what was kept long enough could not be removed: %s", failure)
             await anyio.sleep(PRUNE_SECONDS)
+
+
+def _decoded(kept: Sequence[StoredEvent]) -> list[Event]:
+    return [decode(event.body) for event in kept]

@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import msgspec
 from msgspec import Struct
 
 from ore.backends.base import ModelRequest
 from ore.core import compaction
 from ore.core.callable_tools import effective_tools, skipped
-from ore.core.deltas import Delta, Finish, ToolArguments, ToolCall
+from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
@@ -42,6 +43,9 @@ CUT: Final = ("max_output_tokens", "content_filter")
 
 MAX_TURNS: Final = 64
 """Turns of one response, at most: a model that has lost its way must not call for ever."""
+
+BEGIN_SECONDS: Final = 30.0
+"""How long the store may take to keep a background run that begins."""
 
 BUSY_SECONDS: Final = 1.0
 """Pause before a background run asks again for a place in a queue that was full."""
@@ -106,7 +110,8 @@ async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest
     if run.durable is not None:
         record = StoredRun(request=encode(run.create), progress=b"", streamed=run.create.stream)
         stored = to_stored(initial, run.context.taken, run.link)
-        run.fence = await shared.store.begin(run.owner, stored, record, shared.lease)
+        with anyio.fail_after(BEGIN_SECONDS, shield=True):  # what is kept has somebody who drives it
+            run.fence = await shared.store.begin(run.owner, stored, record, shared.lease)
     run.begin(initial)
 
 
@@ -131,7 +136,7 @@ async def enter(
             request, shorten = await _shortened(target, request, fault), False
         else:
             await accept(run, shared, target, request)
-            if run.response.status == "queued":
+            if run.status == "queued":
                 run.writer.start()
             return deltas
 
@@ -159,7 +164,7 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     """Sample the model once, writing what it says; what another process wrote of this turn is passed over."""
     progress = run.progress
     request = asked(run, target, tools, shared.sealer)
-    retrace = Retrace(run.seen, progress.first)
+    retrace = await _retrace(run)
     sift = _Sift(tools)
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
@@ -174,7 +179,7 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
             ) from None
     cut = finish.reason in CUT
     run.writer.close("incomplete" if cut else "completed")
-    run.seen = []
+    run.seen = ()
     progress.add(finish.usage)
     progress.turns += 1
     progress.calls = [] if cut else _within_limit(run, sift.calls)
@@ -187,14 +192,26 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     run.note()
 
 
+async def _retrace(run: Run) -> Retrace:
+    """What clients saw of the turn, read in a thread where it is long."""
+    if not run.seen:
+        return Retrace((), 0)
+    return await anyio.to_thread.run_sync(Retrace, run.seen, run.progress.first)
+
+
 async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
     async for delta in deltas:
         if isinstance(delta, Finish):
             return delta
         if sift.takes(delta):
-            run.writer.close()
-        elif calls.lets(delta) and (new := retrace.feed(delta)) is not None:
-            run.writer.write(new)
+            retrace.close()
+            if retrace.over:
+                run.writer.close()
+        elif calls.lets(delta):
+            if (new := retrace.feed(delta)) is not None:
+                run.writer.write(new)
+            elif isinstance(delta, ReasoningState):
+                run.writer.remember_state(delta.state)
     raise ModelFailed("The model's stream ended before it said why. Send the request again.")
 
 

@@ -123,7 +123,7 @@ class Endpoints:
         _check_stayed(run)
         run.check_begun()
         if not run.create.stream:
-            return json_response(encode(run.response), headers=_warnings(run))
+            return json_response(encode(run.snapshot), headers=_warnings(run))
         follower, kept = self._supervisor.follow(OWNER, run.id), "idempotency-key" in request.headers
         return self._stream(follower, run.create.obfuscated, headers=_warnings(run), whole=kept)
 
@@ -161,7 +161,7 @@ class Endpoints:
         if flag(request, "stream"):
             return await self._replay(request, response_id)
         if run := self._running(response_id):
-            return json_response(encode(run.response))
+            return json_response(encode(run.snapshot))
         stored = await self._store.load(OWNER, response_id)
         if stored is None:
             raise _no_response(response_id)
@@ -245,7 +245,7 @@ class Endpoints:
         """As `retrieve` would tell it: the store knows only how a response began until it has ended."""
         run = self._running(head.id)
         if run is not None and run.has_response:
-            head = msgspec.structs.replace(head, status=run.response.status)
+            head = msgspec.structs.replace(head, status=run.snapshot.status)
         return summarised(head)
 
     async def _checked(self, request: Request, check: Callable[..., Create]) -> Create:

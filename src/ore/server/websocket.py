@@ -236,9 +236,9 @@ class Connection:
 
     def _note(self, asked: Asked, run: Run) -> None:
         """Before the client hears of the end: its next turn may be here at once, in another lane too."""
-        if run.response.status in ("completed", "incomplete"):
+        if run.status in ("completed", "incomplete"):
             self._memory.keep(asked.lane, run)
-        elif run.response.status == "failed":
+        elif run.status == "failed":
             self._memory.forget(asked.continues)
 
     async def _refuse(self, asked: Asked, error: Exception) -> None:

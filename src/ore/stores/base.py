@@ -99,14 +99,16 @@ class StoredRun(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedRun(Struct, frozen=True, kw_only=True):
-    """A run that changed hands. Writes go through with this `fence` only; `attempt` counts those who drove it."""
+    """A run that changed hands. Writes go through with this `fence` only; `attempt` counts those who drove it.
+
+    Its events are for `Store.events` to read.
+    """
 
     owner: str
     fence: int
     attempt: int
     response: StoredResponse
     run: StoredRun
-    events: tuple[StoredEvent, ...]
 
 
 class RunState(Struct, frozen=True, kw_only=True):
@@ -207,8 +209,8 @@ class Store(Protocol):
     async def run_state(self, owner: str, response_id: str) -> RunState | None:
         """None when the response is not there or was not made in the background."""
 
-    async def renew(self, lease: Lease) -> None:
-        """Prolong the lease of all that its holder drives."""
+    async def renew(self, runs: Sequence[tuple[str, str]], lease: Lease) -> None:
+        """Prolong the lease of these runs, each by its owner and id, as far as its holder has them."""
 
     async def claim(self, lease: Lease, *, limit: int) -> list[ClaimedRun]:
         """Take over runs that nobody drives, or whose lease ran out; oldest first."""
@@ -217,12 +219,16 @@ class Store(Protocol):
         """Take over one run, whoever drives it. None when it has ended or is not there."""
 
     async def release(self, owner: str, response_id: str, fence: int) -> None:
-        """Let go of a run, so that the next one who claims gets it. Nothing happens when it has changed hands."""
+        """Let go of a run, so that the next one who claims gets it, and without counting this attempt.
 
-    async def prune(self, *, events_before: float | None, responses_before: float | None) -> int:
+        Nothing happens when it has changed hands.
+        """
+
+    async def prune(self, *, events_before: float | None, responses_before: float | None, limit: int) -> int:
         """Forget events of runs that ended, and responses that were made, before these Unix seconds.
 
-        Runs that have not ended are left alone. Gives the number of responses removed.
+        Runs that have not ended are left alone. At most `limit` of either kind go at once, so that others have their
+        turn. Gives how many went.
         """
 
     async def find_item(self, owner: str, item_id: str) -> StoredItem | None:

@@ -27,7 +27,7 @@ from ore.errors import StorageFailed
 from ore.stores import sqlite_conversations as conversations
 from ore.stores import sqlite_idempotency as idempotency
 from ore.stores import sqlite_responses as responses
-from ore.stores import sqlite_runs as runs
+from ore.stores import sqlite_runs as background
 from ore.stores.base import (
     ClaimedRun,
     Fenced,
@@ -138,7 +138,7 @@ class SQLiteStore:
             await self._write(lambda db: responses.save(db, owner, response), _size_of_response(response))
         else:
             size = _size_of_response(response) + _size(events)
-            await self._write(lambda db: runs.end(db, owner, response, fence, events), size)
+            await self._write(lambda db: background.end(db, owner, response, fence, events), size)
 
     async def load(self, owner: str, response_id: str) -> StoredResponse | None:
         return await self._read(lambda db: responses.load(db, owner, response_id))
@@ -161,34 +161,34 @@ class SQLiteStore:
 
     async def begin(self, owner: str, response: StoredResponse, run: StoredRun, lease: Lease) -> int:
         size = _size_of_response(response) + len(run.request) + len(run.progress)
-        return await self._write(lambda db: runs.begin(db, owner, response, run, lease), size)
+        return await self._write(lambda db: background.begin(db, owner, response, run, lease), size)
 
     async def append(
         self, owner: str, response_id: str, fence: int, events: Sequence[StoredEvent], progress: bytes | None
     ) -> None:
         size = _size(events) + len(progress or b"")
-        await self._write(lambda db: runs.append(db, owner, response_id, fence, events, progress), size)
+        await self._write(lambda db: background.append(db, owner, response_id, fence, events, progress), size)
 
     async def events(self, owner: str, response_id: str, *, after: int, limit: int) -> list[StoredEvent]:
-        return await self._read(lambda db: runs.read_events(db, owner, response_id, after, limit))
+        return await self._read(lambda db: background.read_events(db, owner, response_id, after, limit))
 
     async def run_state(self, owner: str, response_id: str) -> RunState | None:
-        return await self._read(lambda db: runs.state(db, owner, response_id))
+        return await self._read(lambda db: background.state(db, owner, response_id))
 
-    async def renew(self, lease: Lease) -> None:
-        await self._write(lambda db: runs.renew(db, lease), 0)
+    async def renew(self, runs: Sequence[tuple[str, str]], lease: Lease) -> None:
+        await self._write(lambda db: background.renew(db, runs, lease), 0)
 
     async def claim(self, lease: Lease, *, limit: int) -> list[ClaimedRun]:
-        return await self._write(lambda db: runs.claim(db, lease, limit), 0)
+        return await self._write(lambda db: background.claim(db, lease, limit), 0)
 
     async def take(self, owner: str, response_id: str, lease: Lease) -> ClaimedRun | None:
-        return await self._write(lambda db: runs.take(db, owner, response_id, lease), 0)
+        return await self._write(lambda db: background.take(db, owner, response_id, lease), 0)
 
     async def release(self, owner: str, response_id: str, fence: int) -> None:
-        await self._write(lambda db: runs.release(db, owner, response_id, fence), 0)
+        await self._write(lambda db: background.release(db, owner, response_id, fence), 0)
 
-    async def prune(self, *, events_before: float | None, responses_before: float | None) -> int:
-        return await self._write(lambda db: runs.prune(db, events_before, responses_before), 0)
+    async def prune(self, *, events_before: float | None, responses_before: float | None, limit: int) -> int:
+        return await self._write(lambda db: background.prune(db, events_before, responses_before, limit), 0)
 
     async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
         return await self._read(lambda db: responses.find_item(db, owner, item_id))
@@ -321,7 +321,7 @@ class SQLiteStore:
         try:
             with transaction(db, "IMMEDIATE"):
                 self._probe(db)
-                runs.expire_all(db)
+                background.expire_all(db)
                 idempotency.free_all(db)
         except apsw.FullError as failure:
             _log.error("the store refuses writes: %s", failure)

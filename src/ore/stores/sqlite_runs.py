@@ -94,9 +94,10 @@ def state(db: apsw.Connection, owner: str, response_id: str) -> RunState | None:
     return None if row is None else RunState(streamed=bool(row[0]), ended=bool(row[1]), events=row[2])
 
 
-def renew(db: apsw.Connection, lease: Lease) -> None:
-    db.execute(
-        f"UPDATE runs SET lease_until = {_NOW} + ? WHERE ended_at IS NULL AND holder = ?", (lease.seconds, lease.holder)
+def renew(db: apsw.Connection, runs: Sequence[tuple[str, str]], lease: Lease) -> None:
+    db.executemany(
+        f"UPDATE runs SET lease_until = {_NOW} + ? WHERE response = {_RUN} AND ended_at IS NULL AND holder = ?",
+        ((lease.seconds, owner, response_id, lease.holder) for owner, response_id in runs),
     )
 
 
@@ -119,13 +120,13 @@ def take(db: apsw.Connection, owner: str, response_id: str, lease: Lease) -> Cla
         attempt=attempt,
         response=response,
         run=StoredRun(request=request, progress=progress, streamed=bool(streamed)),
-        events=tuple(read_events(db, owner, response_id, -1, -1)),
     )
 
 
 def release(db: apsw.Connection, owner: str, response_id: str, fence: int) -> None:
     db.execute(
-        f"UPDATE runs SET holder = NULL, lease_until = 0 WHERE response = {_RUN} AND fence = ? AND ended_at IS NULL",
+        f"UPDATE runs SET holder = NULL, lease_until = 0, attempt = attempt - 1 "
+        f"WHERE response = {_RUN} AND fence = ? AND ended_at IS NULL",
         (owner, response_id, fence),
     )
 
@@ -135,18 +136,23 @@ def expire_all(db: apsw.Connection) -> None:
     db.execute("UPDATE runs SET holder = NULL, lease_until = 0 WHERE ended_at IS NULL AND lease_until > 0")
 
 
-def prune(db: apsw.Connection, events_before: float | None, responses_before: float | None) -> int:
-    if events_before is not None:
-        db.execute(
-            "DELETE FROM events WHERE response IN (SELECT response FROM runs WHERE ended_at < ?)", (events_before,)
-        )
-    if responses_before is None:
-        return 0
-    db.execute(
-        "DELETE FROM responses WHERE created_at < ? AND seq NOT IN (SELECT response FROM runs WHERE ended_at IS NULL)",
-        (responses_before,),
-    )
-    return db.changes()
+_OLD_EVENTS: Final = """
+SELECT response FROM runs WHERE ended_at < ? AND EXISTS (SELECT 1 FROM events WHERE events.response = runs.response)
+LIMIT ?
+"""
+
+_OLD_RESPONSES: Final = """
+SELECT seq FROM responses
+WHERE created_at < ? AND seq NOT IN (SELECT response FROM runs WHERE ended_at IS NULL) LIMIT ?
+"""
+
+
+def prune(db: apsw.Connection, events_before: float | None, responses_before: float | None, limit: int) -> int:
+    runs = [] if events_before is None else rows(db, _OLD_EVENTS, events_before, limit)
+    db.executemany("DELETE FROM events WHERE response = ?", runs)
+    old = [] if responses_before is None else rows(db, _OLD_RESPONSES, responses_before, limit)
+    db.executemany("DELETE FROM responses WHERE seq = ?", old)
+    return len(runs) + len(old)
 
 
 def _held(db: apsw.Connection, owner: str, response_id: str, fence: int) -> int:
