@@ -215,11 +215,7 @@ class Model:
         return kept and kept.about
 
     def delete_conversation(self, id: str) -> bool:
-        kept = self.conversations.pop(id, None)
-        for joined in self.joined.values():
-            if joined.kept is kept:
-                joined.kept = None
-        return kept is not None
+        return self.conversations.pop(id, None) is not None
 
     def add_conversation_items(self, id: str, items: Sequence[StoredItem]) -> bool:
         kept = self.conversations.get(id)
@@ -278,7 +274,7 @@ class Model:
 
     def complete(self, key: str, holder: str, answer: StoredAnswer, seconds: float) -> None:
         found = self.keys.get(key)
-        if found is not None and found.answer is None and found.holder == holder:
+        if found is not None and found.answer is None and found.holder == holder and not found.expired:
             found.answer, found.expired = answer, seconds <= 0
 
     def free(self, key: str, holder: str) -> None:

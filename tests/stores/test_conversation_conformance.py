@@ -288,14 +288,18 @@ class TestHistory:
         await store.delete_conversation_item("ada", "c", "k")
         assert await given(store, "b") == ["l", "b_in"]
 
-    async def test_without_its_conversation_a_response_has_itself(self, store: Store) -> None:
-        """A deleted conversation takes its items out of every history."""
+    async def test_a_deleted_conversation_leaves_what_its_responses_were_given(self, store: Store) -> None:
+        """It is gone for everybody else; a response that was made in it is continued as if it were there."""
         await store.create_conversation("ada", conversation("c"), items("i"))
         await store.save("ada", response("a", conversation="c"))
         await store.delete_conversation("ada", "c")
         assert await store.load("ada", "a") == response("a", conversation="c")
-        assert await turns(store, "a") == [("a", ["a_in"], ["a_out"])]
-        assert await given(store, "a") == ["a_in"]
+        assert await turns(store, "a") == [("c", ["i"], []), ("a", ["a_in"], ["a_out"])]
+        assert await given(store, "a") == ["i", "a_in"]
+        assert await store.load_conversation("ada", "c") is None
+        assert await store.conversation_items("ada", "c") is None
+        await store.create_conversation("ada", conversation("c"))
+        assert await store.conversation_items("ada", "c") == ()
 
     async def test_a_lost_root_takes_its_conversation_along(self, store: Store) -> None:
         """A listing goes back as far as the chain holds, and no further."""

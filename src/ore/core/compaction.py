@@ -60,6 +60,8 @@ def summarising(create: Create, new_id: NewId) -> Create:
         input=[*create.input, question(new_id)],
         tool_choice="none",
         store=False,
+        compacts=False,
+        truncation="auto",  # what is too long is what has to be compacted
         max_output_tokens=SUMMARY_TOKENS,
         reasoning=QUICK,
     )

@@ -27,9 +27,16 @@ class Context(Struct, frozen=True):
 
 
 def context(
-    earlier: Iterable[JsonObject], new: Sequence[JsonObject], new_id: NewId, opened: Open = refuse_all
+    earlier: Iterable[JsonObject],
+    new: Sequence[JsonObject],
+    new_id: NewId,
+    opened: Open = refuse_all,
+    *,
+    source: str = "previous_response_id",
 ) -> Context:
     """Put the items of the chain and of the request together; `opened` opens a compaction item.
+
+    `source` is the parameter that the chain came by.
 
     Ids are unique in a conversation: what comes under the id of something else gets a new one. Raises `InvalidRequest`
     when calls and outputs do not pair up, or when a compaction item is not ours.
@@ -37,7 +44,7 @@ def context(
     chain = list(earlier)
     start = newest(new)
     if start is None:
-        seen = unfold(chain, opened, "previous_response_id")
+        seen = unfold(chain, opened, source)
     else:
         seen = unfold([new[start]], opened, f"input[{start}].encrypted_content")
     present = {item["id"]: item for item in seen if "id" in item}

@@ -135,6 +135,8 @@ def check_context_management(value: list[Any] | None) -> int | None:
         if tokens is None:
             threshold = 0
             continue
+        if isinstance(tokens, float) and tokens.is_integer():
+            tokens = int(tokens)
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < MIN_COMPACT_THRESHOLD:
             at = f"{at}.compact_threshold"
             message = f"Invalid '{at}': expected an integer >= {MIN_COMPACT_THRESHOLD}."

@@ -174,7 +174,7 @@ def _check_message(item: JsonObject, at: str) -> JsonObject:
         rest["phase"] = one_of(item["phase"], ("commentary", "final_answer"), f"{at}.phase")
     return {
         **{key: value for key, value in rest.items() if value is not None},
-        "status": _status(item, at),
+        "status": "incomplete" if (status := _status(item, at)) == "failed" else status,
         "role": role,
         "content": check_content(item.get("content"), f"{at}.content", plain=plain),
     }

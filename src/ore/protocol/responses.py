@@ -207,7 +207,7 @@ _INTEGERS = ("max_tool_calls", "max_output_tokens", "top_logprobs", "seed")
 
 def _check_combinations(sent: CreateBody) -> None:
     """The rules between fields (wire contract, 3.2)."""
-    if sent.conversation is not None and sent.previous_response_id is not None:
+    if sent.conversation and sent.previous_response_id:
         raise InvalidRequest("Send either 'conversation' or 'previous_response_id', not both.", param="conversation")
     for name, instead in _REFUSED.items():
         if getattr(sent, name):

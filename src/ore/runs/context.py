@@ -4,7 +4,7 @@ Looks up what the request only names (an earlier response, an item) and opens wh
 sampled or saved here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -29,16 +29,17 @@ async def context(run: Run, store: Store, sealer: Sealer, *, hold: bool = True) 
 
     `hold`: keep other runs away from its conversation from now on; raises `Conflict` when one is there already.
     """
-    earlier = await _earlier(run, store, hold=hold)
+    earlier = [_readable(item, sealer, run.owner) for item in await _earlier(run, store, hold=hold)]
     if run.claimed is not None:  # what was taken in has been checked, and has its ids
         new: Sequence[JsonObject] = run.context.taken
     else:
-        new = await _resolved(run, store, {item.get("id") for item in earlier})
+        new = await _resolved(run, store, {item.get("id"): item for item in earlier})
     _check_reasoning(new, sealer, run.owner)
     opened = partial(sealer.open, purpose=compaction.PURPOSE, owner=run.owner)
     if run.link is None and run.create.previous_response_id is not None:
         return history.context([], [*earlier, *new], run.new_id, opened)
-    return history.context(earlier, new, run.new_id, opened)
+    source = "conversation" if run.create.conversation is not None else "previous_response_id"
+    return history.context(earlier, new, run.new_id, opened, source=source)
 
 
 async def _conversation(run: Run, store: Store, conversation_id: str, *, hold: bool) -> list[JsonObject]:
@@ -99,13 +100,26 @@ async def _earlier(run: Run, store: Store, *, hold: bool) -> list[JsonObject]:
     return list(known)
 
 
-async def _resolved(run: Run, store: Store, present: set[object]) -> list[JsonObject]:
-    """The input with the items that it only refers to; one that the chain brings anyway is left out."""
+def _readable(item: JsonObject, sealer: Sealer, owner: str) -> JsonObject:
+    """A stored item; without a seal that cannot be opened, because the key was lost, or it never was ours."""
+    if item["type"] != "reasoning" or "encrypted_content" not in item:
+        return item
+    try:
+        opened_reasoning(item, sealer, owner)
+    except NotOurs:
+        return {key: value for key, value in item.items() if key != "encrypted_content"}
+    return item
+
+
+async def _resolved(run: Run, store: Store, earlier: Mapping[object, JsonObject]) -> list[JsonObject]:
+    """The input with the items that it only refers to. What the chain brings anyway is not there twice for that."""
     items = []
     for index, item in enumerate(run.create.input):
         if item["type"] != "item_reference":
             items.append(item)
-        elif item["id"] not in present:
+        elif item["id"] in earlier:
+            items.append(earlier[item["id"]])
+        else:
             found = await store.find_item(run.owner, item["id"])
             if found is None:
                 message = f"Item with id {quoted(item['id'])} not found. Send the item itself."

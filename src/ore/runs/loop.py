@@ -99,7 +99,7 @@ async def _judged(run: Run, shared: Shared) -> Outcome:
     if not run.response.output:
         run.writer.write_empty_message()
     offered = effective_tools(create.tools, run.context.items)
-    if problem := await output_problem(create, offered, run.response.output, shared.judge):
+    if problem := await output_problem(create, run.choice, offered, run.response.output, shared.judge):
         return Outcome(status="failed", fault=ModelFailed(f"{problem}.", code="invalid_model_output"))
     return Outcome(status="completed")
 

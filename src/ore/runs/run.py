@@ -77,6 +77,8 @@ class Run:
         """What the model is given, once it is known."""
         self.link: str | None = create.previous_response_id
         """The stored response whose items come before those that are stored with this one."""
+        self.choice: str | JsonObject = create.tool_choice
+        """The `tool_choice` of the last turn."""
         self.skipped: tuple[str, ...] = ()
         """Types of tools that nothing here can use."""
         self.fault: HTTPFault | None = None

@@ -21,7 +21,7 @@ from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCa
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
-from ore.core.tool_choice import OneCall, check_possible
+from ore.core.tool_choice import OneCall, allows, check_possible
 from ore.core.truncation import droppable, without
 from ore.errors import InternalFault, InvalidRequest, ModelFailed, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
@@ -165,7 +165,7 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     progress = run.progress
     request = asked(run, target, tools, shared.sealer)
     retrace = await _retrace(run)
-    sift = _Sift(tools)
+    sift = _Sift(tools, request.tool_choice)
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
         deltas = await enter(stack, run, shared, target, request, shorten=shorten)
@@ -182,6 +182,7 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     run.seen = ()
     progress.add(finish.usage)
     progress.turns += 1
+    run.choice = request.tool_choice
     progress.calls = [] if cut else _within_limit(run, sift.calls)
     answers = [item for item in run.writer.response.output[progress.first :] if _is_for_client(item)]
     if cut or answers or not sift.calls or len(_offered(run, tools)) < len(tools.shown):
@@ -216,20 +217,26 @@ async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: O
 
 
 class _Sift:
-    """Takes the calls of tools that run here out of what a model says: the client sees their receipts instead."""
+    """Takes the calls of tools that run here out of what a model says: the client sees their receipts instead.
 
-    def __init__(self, tools: Hosted) -> None:
+    Those that `choice` does not allow are dropped, whatever the backend let the model say (wire contract, 17.9).
+    """
+
+    def __init__(self, tools: Hosted, choice: str | JsonObject) -> None:
         self._names = tools.tools
+        self._choice = choice
         self._open = False
+        self._call = PendingCall("", "")
         self.calls: list[PendingCall] = []
 
     def takes(self, delta: Delta) -> bool:
         if isinstance(delta, ToolCall):
             self._open = delta.kind == "function_call" and delta.namespace is None and delta.name in self._names
-            if self._open:
-                self.calls.append(PendingCall(delta.call_id, delta.name))
+            self._call = PendingCall(delta.call_id, delta.name)
+            if self._open and allows(self._choice, delta.kind, delta.name, None):
+                self.calls.append(self._call)
         elif isinstance(delta, ToolArguments) and self._open:
-            self.calls[-1].arguments += delta.text
+            self._call.arguments += delta.text
         else:
             self._open = False
         return self._open

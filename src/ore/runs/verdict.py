@@ -26,18 +26,25 @@ def check_schema(create: Create) -> None:
         raise InvalidRequest(message, code="invalid_json_schema", param="text.format.schema")
 
 
-async def output_problem(create: Create, tools: Sequence[JsonObject], output: list[Item], judge: Judge) -> str | None:
-    """What the model was held to and did not keep, although it was told. `tools` are those of the whole context."""
+async def output_problem(
+    create: Create, choice: str | JsonObject, tools: Sequence[JsonObject], output: list[Item], judge: Judge
+) -> str | None:
+    """What the model was held to and did not keep, although it was told.
+
+    `choice` is the `tool_choice` of the last turn, and `tools` are those of the whole context.
+    """
     for item in map(_as_object, output):
-        if item.get("type") in CALL_OUTPUTS and (problem := await _call_problem(create, tools, item, judge)):
+        if item.get("type") in CALL_OUTPUTS and (problem := await _call_problem(choice, tools, item, judge)):
             return problem
     return await _format_problem(create, output, judge)
 
 
-async def _call_problem(create: Create, tools: Sequence[JsonObject], call: JsonObject, judge: Judge) -> str | None:
+async def _call_problem(
+    choice: str | JsonObject, tools: Sequence[JsonObject], call: JsonObject, judge: Judge
+) -> str | None:
     """`tool_choice` and strict arguments are held to, whatever the backend did (wire contract, 17.9)."""
     name, namespace = str(call.get("name") or call["type"]), call.get("namespace")
-    if not allows(create.tool_choice, call["type"], name, namespace):
+    if not allows(choice, call["type"], name, namespace):
         return f"The model called '{name}', which 'tool_choice' does not allow"
     tool = next((tool for space, tool in spread(tools) if (space, tool.get("name")) == (namespace, name)), {})
     if call["type"] != "function_call" or not tool.get("strict") or not isinstance(tool.get("parameters"), dict):

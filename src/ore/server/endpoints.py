@@ -210,7 +210,7 @@ class Endpoints:
         response_id = request.path_params["response_id"]
         state = await self._store.run_state(OWNER, response_id)
         if self._running(response_id) or (state is not None and not state.ended):
-            message = f"Response '{response_id}' is still running. Delete it when it has ended, or cancel it first."
+            message = f"Response '{response_id}' is still running. Wait for its end; or cancel a background response."
             raise InvalidRequest(message, param="response_id")
         if not await self._store.delete(OWNER, response_id):
             raise _no_response(response_id)

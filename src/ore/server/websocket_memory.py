@@ -1,6 +1,7 @@
 """What a connection remembers of its responses (wire contract, 10.5), so that unstored ones can be continued.
 
-It holds the newest response of each lane and no other, and ends with its connection.
+It holds the newest response of each lane and no other, and ends with its connection. What is stored is for the store to
+remember, and to forget when it is deleted.
 """
 
 from msgspec.json import decode
@@ -21,7 +22,10 @@ class Memory:
         return next((items for known, items in self._newest.values() if known == response_id), None)
 
     def keep(self, lane: str | None, run: Run) -> None:
-        """In the place of what the lane had before."""
+        """In the place of what the lane had before; of a stored response nothing."""
+        if run.create.store:
+            self._newest.pop(lane, None)
+            return
         output: list[JsonObject] = decode(encode(run.response.output))
         self._newest[lane] = (run.id, (*run.context.items, *output))
 

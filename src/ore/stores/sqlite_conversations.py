@@ -26,7 +26,8 @@ WHERE seq = ?4 AND (holder IS NULL OR holder = ?1 OR held_until <= unixepoch('su
 """
 
 _UNLOCK: Final = """
-UPDATE conversations SET holder = NULL, held_until = NULL, held_after = NULL WHERE owner = ? AND id = ? AND holder = ?
+UPDATE conversations SET holder = NULL, held_until = NULL, held_after = NULL
+WHERE owner = ? AND id = ? AND NOT deleted AND holder = ?
 """
 
 # The place is found by the first save; later ones leave it as it is, also when there was no conversation.
@@ -55,20 +56,27 @@ def create(db: apsw.Connection, owner: str, conversation: StoredConversation, it
 
 
 def load(db: apsw.Connection, owner: str, conversation_id: str) -> StoredConversation | None:
-    found = rows(
-        db, "SELECT created_at, metadata FROM conversations WHERE owner = ? AND id = ?", owner, conversation_id
-    )
+    statement = "SELECT created_at, metadata FROM conversations WHERE owner = ? AND id = ? AND NOT deleted"
+    found = rows(db, statement, owner, conversation_id)
     return StoredConversation(id=conversation_id, created_at=found[0][0], metadata=found[0][1]) if found else None
 
 
 def update(db: apsw.Connection, owner: str, conversation_id: str, metadata: bytes) -> StoredConversation | None:
-    db.execute("UPDATE conversations SET metadata = ? WHERE owner = ? AND id = ?", (metadata, owner, conversation_id))
+    statement = "UPDATE conversations SET metadata = ? WHERE owner = ? AND id = ? AND NOT deleted"
+    db.execute(statement, (metadata, owner, conversation_id))
     return load(db, owner, conversation_id)
 
 
 def delete(db: apsw.Connection, owner: str, conversation_id: str) -> bool:
-    db.execute("DELETE FROM conversations WHERE owner = ? AND id = ?", (owner, conversation_id))
-    return db.changes() > 0
+    """Gone for its owner; what responses were given there stays for as long as one of them does."""
+    seq = _seq(db, owner, conversation_id)
+    if seq is None:
+        return False
+    if rows(db, "SELECT 1 FROM conversation_responses WHERE conversation = ? LIMIT 1", seq):
+        db.execute("UPDATE conversations SET deleted = 1 WHERE seq = ?", (seq,))
+    else:
+        db.execute("DELETE FROM conversations WHERE seq = ?", (seq,))
+    return True
 
 
 def add(db: apsw.Connection, owner: str, conversation_id: str, items: Sequence[StoredItem]) -> frozenset[str] | None:
@@ -182,7 +190,8 @@ def _place(db: apsw.Connection, owner: str, conversation_id: str, holder: str | 
     """The row of a conversation, and its last item: for the holder of its lock the one that was it at that time."""
     found = rows(
         db,
-        "SELECT seq, CASE WHEN holder = ? THEN held_after END FROM conversations WHERE owner = ? AND id = ?",
+        "SELECT seq, CASE WHEN holder = ? THEN held_after END FROM conversations "
+        "WHERE owner = ? AND id = ? AND NOT deleted",
         holder,
         owner,
         conversation_id,
@@ -210,7 +219,7 @@ def _insert(db: apsw.Connection, conversation: int, items: Iterable[StoredItem],
 
 
 def _seq(db: apsw.Connection, owner: str, conversation_id: str) -> int | None:
-    found = rows(db, "SELECT seq FROM conversations WHERE owner = ? AND id = ?", owner, conversation_id)
+    found = rows(db, "SELECT seq FROM conversations WHERE owner = ? AND id = ? AND NOT deleted", owner, conversation_id)
     return found[0][0] if found else None
 
 

@@ -28,7 +28,7 @@ WHERE expires_at <= {_NOW}
 
 _COMPLETE: Final = f"""
 UPDATE idempotency SET holder = NULL, expires_at = {_NOW} + ?4, status = ?5, headers = ?6, body = ?7
-WHERE owner = ?1 AND key = ?2 AND holder = ?3
+WHERE owner = ?1 AND key = ?2 AND holder = ?3 AND expires_at > {_NOW}
 """
 
 

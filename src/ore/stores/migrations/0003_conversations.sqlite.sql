@@ -8,9 +8,11 @@ CREATE TABLE conversations (
     holder     TEXT,             -- the response that is running in it, as long as `held_until` is to come
     held_until REAL,             -- Unix seconds
     held_after INTEGER,          -- the last item when the holder came
-    metadata   BLOB    NOT NULL,
-    UNIQUE (owner, id)
+    deleted    INTEGER NOT NULL DEFAULT 0 CHECK (deleted IN (0, 1)), -- kept for the responses that were made in it
+    metadata   BLOB    NOT NULL
 ) STRICT;
+
+CREATE UNIQUE INDEX conversations_by_id ON conversations (owner, id) WHERE NOT deleted;
 
 -- AUTOINCREMENT: `seq` is the order of a conversation too, so that of a deleted item is never given to another.
 CREATE TABLE conversation_items (
@@ -32,3 +34,8 @@ CREATE TABLE conversation_responses (
 ) STRICT;
 
 CREATE INDEX conversation_responses_by_conversation ON conversation_responses (conversation);
+
+CREATE TRIGGER deleted_conversations_go_with_their_last_response AFTER DELETE ON conversation_responses BEGIN
+    DELETE FROM conversations WHERE seq = old.conversation AND deleted
+        AND NOT EXISTS (SELECT 1 FROM conversation_responses WHERE conversation = old.conversation);
+END;
