@@ -41,3 +41,21 @@ def test_what_a_dead_process_was_answering_is_free(tmp_path: Path) -> None:
         answer = post(server, model="quick")
         assert (answer.status, REPLAY in answer.headers) == (200, False)
         assert json.loads(answer.body)["status"] == "completed"
+
+
+def test_a_background_stream_that_was_cut_is_followed_and_not_begun_again(tmp_path: Path) -> None:
+    """The work goes on in the next process, once; the same request under the same key gets the whole of it."""
+    body = {"input": "Hi", "model": "steady", "background": True, "stream": True}
+    with serving(tmp_path) as server, wire.Exchange(server.url, body, headers=[KEY]) as exchange:
+        exchange.head()
+        (begun, *_) = (sent for sent, _ in zip(wire.suite_events(exchange.chunks()), range(5), strict=False))
+        server.kill()
+    with serving(tmp_path) as server:
+        with wire.Exchange(server.url, body, headers=[KEY]) as exchange:
+            _, headers = exchange.head()
+            events = wire.closed(list(wire.suite_events(exchange.chunks())))
+        listed = wire.get(server.url, "/v1/ore/responses").json()["data"]
+    assert headers[REPLAY] == "true"
+    assert events[0] == begun
+    assert events[-1].type == "response.completed"
+    assert [one["id"] for one in listed] == [begun.json["response"]["id"]]

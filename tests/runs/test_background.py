@@ -364,6 +364,41 @@ async def test_a_tool_that_must_be_called_must_be_called_once() -> None:
     assert [item["type"] for item in check_kept(place, run.id)["output"]] == ["test:count", "message"]
 
 
+@pytest.mark.parametrize(
+    "choice",
+    ["none", {"type": "allowed_tools", "tools": [{"type": "function", "name": "mine"}]}],
+    ids=["none", "others"],
+)
+async def test_a_call_that_is_not_allowed_is_not_made(choice: Any) -> None:
+    """Whatever a backend lets its model say: a tool that runs here runs only where `tool_choice` lets it."""
+    tool = Counter()
+    place = Place(counts("c", more=[d.Text("No.")]), tool)
+    async with place.process() as supervisor:
+        mine = {"type": "function", "name": "mine"}
+        run = place.start(supervisor, tools=[{"type": "test:count"}, mine], tool_choice=choice)
+        await run.ended()
+    assert tool.made == []
+    assert [item["type"] for item in check_kept(place, run.id)["output"]] == ["message"]
+
+
+async def test_a_choice_that_is_spent_binds_nobody() -> None:
+    """Our tool was forced and called; the call of the client's that follows is judged by its own turn."""
+
+    def script(request: ModelRequest) -> Sequence[Step]:
+        if request.tool_choice == "auto":
+            return [d.ToolCall("f", "mine"), d.ToolArguments("{}"), d.Finish("tool_calls")]
+        return counts("c")
+
+    place = Place(script, Counter())
+    async with place.process() as supervisor:
+        tools = [{"type": "test:count"}, {"type": "function", "name": "mine"}]
+        run = place.start(supervisor, tools=tools, tool_choice={"type": "test:count"})
+        await run.ended()
+    final = check_kept(place, run.id)
+    assert final["status"] == "completed"
+    assert [item["type"] for item in final["output"]] == ["test:count", "function_call"]
+
+
 async def test_a_turn_with_both_kinds_of_calls_ends_with_the_client() -> None:
     """Calls of ours are made, then the client has its turn."""
     script = [*counts("c")[:-1], d.ToolCall("f", "mine"), d.ToolArguments("{}"), d.Finish("tool_calls")]

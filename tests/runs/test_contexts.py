@@ -294,3 +294,55 @@ async def test_preparing_generates_nothing() -> None:
         await here.play(input="Go", previous_response_id=run.id)
         assert given(here) == ["Prepare", "Go"]
     await anyio.lowlevel.checkpoint()
+
+
+async def test_a_context_of_summary_and_questions_is_not_compacted_again() -> None:
+    """What is kept word for word may be long: compacting it anew at every request would make nothing shorter."""
+    async with world() as here:
+        here.scripts["m"] = summarises
+        Small(here, 4000)
+        managed = [{"type": "compaction", "compact_threshold": 1000}]
+        questions = [{"role": "user", "content": f"q{n}"} for n in range(1200)]
+        first = await here.play(input=[*talk(600), *questions], context_management=managed)
+        assert [item["type"] for item in first.final["output"]] == ["compaction", "message"]
+        last_word = {"role": "user", "content": "Go on."}
+        again = [first.final["output"][0], last_word]
+        second = await here.play(input=again, context_management=managed)
+        assert [item["type"] for item in second.final["output"]] == ["message"]
+
+
+async def test_a_seal_that_was_lost_does_not_lock_a_history_up() -> None:
+    """Stored reasoning that this key cannot open is read without what was sealed; in the input it is refused."""
+    async with world(*THINKS) as here:
+        await conversation(here)
+        thought = {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "ore1.AAAA"}
+        await here.store.add_conversation_items(OWNER, "conv", [StoredItem("rs", msgspec.json.encode(thought))])
+        await here.play(input="Hi", conversation="conv")
+        assert here.backend.requests[-1].items[0] == {"type": "reasoning", "id": "rs", "summary": []}
+
+
+async def test_a_reference_to_what_was_folded_away_is_followed() -> None:
+    """The chain has it, but the model is not shown it any more: who refers to it wants it shown."""
+    async with world() as here:
+        here.scripts["m"] = summarises
+        first = await here.play(input="One")
+        item_id = first.final["output"][0]["id"]
+        folded = await here.play(input=[{"type": "compaction_trigger"}], previous_response_id=first.run.id)
+        reference = {"type": "item_reference", "id": item_id}
+        again = [reference, {"role": "user", "content": "What was that?"}]
+        await here.play(input=again, previous_response_id=folded.run.id)
+        assert given(here)[-2:] == ["Hello.", "What was that?"]
+
+
+async def test_errors_name_where_an_item_came_from() -> None:
+    """A compaction item of a conversation is the conversation's, and places in the input are those that were sent."""
+    async with world(*SAYS) as here:
+        first = await here.play(input="One")
+        foreign = {"type": "compaction", "encrypted_content": "garbage"}
+        reference = {"type": "item_reference", "id": first.final["output"][0]["id"]}
+        fault = await refused(here, input=[reference, foreign], previous_response_id=first.run.id)
+        assert fault.param == "input[1].encrypted_content"
+        await conversation(here)
+        await here.store.add_conversation_items(OWNER, "conv", [StoredItem("x", msgspec.json.encode(foreign))])
+        fault = await refused(here, input="Hi", conversation="conv")
+        assert (fault.code, fault.param) == ("invalid_encrypted_content", "conversation")

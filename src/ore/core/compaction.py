@@ -72,6 +72,18 @@ def kept(context: Sequence[JsonObject]) -> list[JsonObject]:
     return [item for item in context if item["type"] in _KEPT and item.get("role") != "assistant"]
 
 
+def has_something_to_fold(context: Sequence[JsonObject]) -> bool:
+    """Whether a compaction would make anything shorter: there is more than what is kept, and the last summary."""
+    return any(
+        not _is_summary(item) for item in context if item["type"] != "message" or item.get("role") == "assistant"
+    )
+
+
+def _is_summary(item: JsonObject) -> bool:
+    parts = item["content"] if item["type"] == "message" else []
+    return any(str(part.get("text", "")).startswith(INTRODUCED) for part in parts)
+
+
 def window(context: Sequence[JsonObject], summary: str, new_id: NewId) -> list[JsonObject]:
     """What stands for a conversation: its kept items, then the summary as the assistant's words.
 

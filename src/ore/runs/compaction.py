@@ -80,6 +80,8 @@ async def _is_due(run: Run, target: Target, request: ModelRequest) -> bool:
     threshold, window = run.create.compact_threshold, target.model.capabilities.context_window
     if threshold is None or (threshold == 0 and window is None):
         return False
+    if not compaction.has_something_to_fold(request.items):
+        return False
     threshold = threshold or int((window or 0) * WINDOW_SHARE)
     return await target.backend.count_tokens(request) > threshold
 

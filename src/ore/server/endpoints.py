@@ -124,8 +124,9 @@ class Endpoints:
         run.check_begun()
         if not run.create.stream:
             return json_response(encode(run.snapshot), headers=_warnings(run))
-        follower, kept = self._supervisor.follow(OWNER, run.id), "idempotency-key" in request.headers
-        return self._stream(follower, run.create.obfuscated, headers=_warnings(run), whole=kept)
+        padding = "&include_obfuscation=true" if run.create.obfuscated else ""
+        request.state.place = f"/v1/responses/{run.id}?stream=true{padding}"
+        return self._stream(self._supervisor.follow(OWNER, run.id), run.create.obfuscated, headers=_warnings(run))
 
     def _stream(
         self,
@@ -134,10 +135,9 @@ class Endpoints:
         *,
         left: Callable[[], None] | None = None,
         headers: Mapping[str, str] | None = None,
-        whole: bool = False,
     ) -> EventStream:
         headers, idle, done = headers or {}, self._sse_idle, self._sse_done
-        return EventStream(follower, left=left, headers=headers, idle=idle, done=done, padded=padded, whole=whole)
+        return EventStream(follower, left=left, headers=headers, idle=idle, done=done, padded=padded)
 
     async def compact(self, request: Request) -> HTTPResponse:
         """`POST /responses/compact`: a run that summarises, whose response is not shown."""

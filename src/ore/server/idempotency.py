@@ -3,6 +3,8 @@
 An answer is kept before its last byte goes out, so whoever has it whole gets it again, even after `kill -9`. What
 refuses a request (4xx, 503) is not kept, and no answer that was broken off: the key is free then, for the work was
 refused or cancelled. It refuses to know what it keeps: status, headers and body are bytes to it, those of a stream too.
+The stream of a background response is not copied: it can be asked for, so only the place is kept (303), from the moment
+that it begins, and followed for whoever comes again.
 
 Requests without the header pass by untouched.
 """
@@ -10,6 +12,7 @@ Requests without the header pass by untouched.
 import hashlib
 import logging
 import re
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -29,6 +32,9 @@ HEADER: Final = b"idempotency-key"
 REPLAYED: Final = (b"x-ore-idempotent-replay", b"true")
 PATHS: Final = re.compile(r"/v1/(responses(/compact)?|conversations(/[^/]+/items)?)")
 """Where POST makes something."""
+
+SEE_OTHER: Final = 303
+"""The status of an answer that is to be found at its `location`."""
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """Larger answers go out and are not kept."""
@@ -61,10 +67,13 @@ class Idempotency:
             log_fault(fault)
             await to_http_response(fault)(scope, receive, send)
             return
+        if answer is not None and answer.status == SEE_OTHER:
+            await self.app(_to_follow(scope, answer), receive, _marked(send))
+            return
         if answer is not None:
             await _replay(answer, send)
             return
-        recorder = _Recorder(self, name, _holder(scope), send)
+        recorder = _Recorder(self, name, scope, send)
         try:
             await self.answering(scope, body.receive, recorder.send)
         finally:
@@ -86,10 +95,12 @@ class Idempotency:
             try:
                 if answer is not None:
                     await self.store.complete(OWNER, key, holder, answer, seconds=self.keep_seconds)
-                else:
-                    await self.store.free(OWNER, key, holder)
             except StorageFailed as failure:
                 logger.warning("an answer could not be kept under its idempotency key: %s", failure)
+                answer = None
+            with suppress(StorageFailed):  # then it ends by itself
+                if answer is None:
+                    await self.store.free(OWNER, key, holder)
 
 
 class _Body:
@@ -125,8 +136,8 @@ class _Body:
 class _Recorder:
     """Passes an answer on, and has it kept before its last piece. The head waits for the first piece."""
 
-    def __init__(self, keeper: Idempotency, key: str, holder: str, send: Send) -> None:
-        self._keeper, self._key, self._holder, self._send = keeper, key, holder, send
+    def __init__(self, keeper: Idempotency, key: str, scope: Scope, send: Send) -> None:
+        self._keeper, self._key, self._scope, self._send = keeper, key, scope, send
         self._head: Message | None = None
         self._head_sent = False
         self._pieces: list[bytes] = []
@@ -136,9 +147,11 @@ class _Recorder:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._head = message
+            if (place := self._scope["state"].get("place")) is not None and message["status"] == 200:
+                await self._settle(StoredAnswer(SEE_OTHER, msgspec.json.encode([("location", place)]), b""))
             return
         self._record(message.get("body", b""))
-        if not message.get("more_body", False):
+        if not message.get("more_body", False) and not self._settled:
             await self._settle(self._answer())
         if self._head is not None and not self._head_sent:
             self._head_sent = True
@@ -152,9 +165,11 @@ class _Recorder:
     async def _settle(self, answer: StoredAnswer | None) -> None:
         if not self._settled:
             self._settled = True
-            await self._keeper.keep(self._key, self._holder, answer)
+            await self._keeper.keep(self._key, _holder(self._scope), answer)
 
     def _record(self, piece: bytes) -> None:
+        if self._settled:
+            return
         self._size += len(piece)
         if self._size <= MAX_ANSWER_BYTES:
             self._pieces.append(piece)
@@ -169,6 +184,24 @@ class _Recorder:
             return None
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._head["headers"]]
         return StoredAnswer(status, msgspec.json.encode(headers), b"".join(self._pieces))
+
+
+def _to_follow(scope: Scope, answer: StoredAnswer) -> Scope:
+    """A GET of the place where the answer is; the body of the request it stands for has been read."""
+    ((_, place),) = msgspec.json.decode(answer.headers, type=list[tuple[str, str]])
+    path, _, query = place.partition("?")
+    headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"content-type", HEADER)]
+    asked = {"method": "GET", "path": path, "raw_path": path.encode(), "query_string": query.encode()}
+    return {**scope, **asked, "headers": headers}
+
+
+def _marked(send: Send) -> Send:
+    async def send_marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], REPLAYED]}
+        await send(message)
+
+    return send_marked
 
 
 async def _replay(answer: StoredAnswer, send: Send) -> None:

@@ -60,8 +60,7 @@ class EventStream:
     """An ASGI response that follows a run to its end.
 
     `left` is called when the client leaves: it ends the run, or with None only this stream ends. A stream that its
-    client left has no end, unless it is `whole`: then it goes on for somebody else who takes what is sent. `idle` is
-    the silence in seconds after which a comment line goes out.
+    client left has no end. `idle` is the silence in seconds after which a comment line goes out.
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class EventStream:
         idle: float,
         done: bool,
         padded: bool = False,
-        whole: bool = False,
     ) -> None:
         self._follower = follower
         self._left = left
@@ -81,7 +79,6 @@ class EventStream:
         self._idle = idle
         self._done = done
         self._padded = padded
-        self._whole = whole
         self._abandoned = False
         self._sent_at = anyio.current_time()
 
@@ -98,9 +95,8 @@ class EventStream:
             await send({"type": "http.response.body", "body": DONE if self._done else b"", "more_body": False})
 
     def _leave(self, left: Callable[[], None]) -> None:
-        if not self._whole:
-            self._abandoned = True
-            left()
+        self._abandoned = True
+        left()
 
     async def _forward(self, send: Send) -> None:
         try:
