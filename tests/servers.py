@@ -23,6 +23,7 @@ from ore.runs.supervisor import Supervisor
 from ore.serving import bind, uvicorn_config
 from ore.settings import Settings
 from ore.stores.sqlite import SQLiteStore
+from ore.whereabouts import announced
 
 NOW = 1_795_000_000
 
@@ -67,7 +68,8 @@ class ScriptedServer:
         ) as supervisor:
             self.parts = Parts(router, store, sealer, supervisor)
             self._server = _Quiet(uvicorn_config(make_app(self.settings, self.parts), self.settings), self._started)
-            await self._server.serve(sockets=[self._socket])
+            with announced(self._folder, self.url):
+                await self._server.serve(sockets=[self._socket])
         await store.stop()
 
 

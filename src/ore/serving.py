@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import anyio
 import uvicorn
@@ -28,6 +28,7 @@ from ore.server.websocket import WebSockets
 from ore.server.websocket_protocol import websocket_protocol
 from ore.settings import Settings
 from ore.telemetry import configure_logging
+from ore.whereabouts import announced
 
 logger = logging.getLogger("ore")
 
@@ -64,9 +65,16 @@ async def _serve(
         tasks.start_soon(stopping.on_signals)
         async with opened(settings, progress) as (app, parts):
             address = _address(sock, [model.id for model in await parts.router.models()])
-            server = _Server(uvicorn_config(app, settings), lambda: ready(address) if ready else None)
-            stopping.server, stopping.supervisor, stopping.sockets = server, parts.supervisor, app.state.websockets
-            await server.serve(sockets=[sock])
+            with ExitStack() as listening:
+
+                def on_started() -> None:
+                    listening.enter_context(announced(settings.data_path(), address.url))
+                    if ready:
+                        ready(address)
+
+                server = _Server(uvicorn_config(app, settings), on_started)
+                stopping.server, stopping.supervisor, stopping.sockets = server, parts.supervisor, app.state.websockets
+                await server.serve(sockets=[sock])
         tasks.cancel_scope.cancel()
 
 

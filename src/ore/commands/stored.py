@@ -14,8 +14,9 @@ from urllib.parse import quote, unquote, urlencode
 
 import click
 
-from ore.commands.address import refuse_no_url, refuse_two_places, url_of
-from ore.commands.conversation import call_text, connection_to, path_at, served_models
+from ore.commands.address import refuse_no_url, refuse_two_places
+from ore.commands.conversation import call_text, connection_to, path_at
+from ore.commands.holder import holder_of
 from ore.commands.options import load_settings
 from ore.errors import InvalidRequest, StartupError, StoreTaken
 from ore.settings import Settings
@@ -159,19 +160,8 @@ def stored_responses(url: str | None, data_dir: str | None, config: Path | None)
         try:
             ask = stack.enter_context(_in_process(settings))
         except StoreTaken:
-            ask = partial(_over_http, _holder(settings))
+            ask = partial(_over_http, holder_of(settings.data_path()))
         yield Stored(ask)
-
-
-def _holder(settings: Settings) -> str:
-    """The URL of the server that has the store."""
-    url = url_of(settings.server)
-    if url is None or served_models(url) is None:
-        raise StartupError(
-            f"A server has the responses in {settings.data_path()}, but none answers at {url or 'a port we know'}; "
-            "say where it is with --url."
-        )
-    return url
 
 
 def _over_http(url: str, method: str, path: str) -> Answer:
