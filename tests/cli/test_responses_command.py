@@ -143,8 +143,9 @@ def test_an_unknown_id_is_one_sentence(
 
 def test_where_nothing_was_stored_nothing_is_made(ore: Any, folder: Path) -> None:
     """The list is empty, all else is one sentence, and no folder comes of asking."""
-    assert ore("responses", "list", "--data-dir", "new").output == ""
-    assert json.loads(ore("responses", "list", "--json", "--data-dir", "new").output) == []
+    found = ore("responses", "list", "--data-dir", "new")
+    assert (found.stdout, found.stderr) == ("", f"Nothing is stored in {folder / 'new'}.\n")
+    assert json.loads(ore("responses", "list", "--json", "--data-dir", "new").stdout) == []
     for command in (["responses", "show", "r"], ["responses", "delete", "r"], ["chat", "--resume"]):
         found = ore(*command, "--data-dir", "new")
         assert (found.exit_code, found.stdout) == (1, "")
@@ -295,11 +296,11 @@ def test_a_chat_of_yesterday_goes_on(ore: Any, folder: Path) -> None:
     assert newest["previous_response_id"] == before
 
 
-def on_terminal(*arguments: str, typed: str = "") -> tuple[int, str]:
+def on_terminal(*arguments: str, typed: str = "", columns: int = 200) -> tuple[int, str]:
     """Run `ore` with a terminal for everything; its exit status, and what stands on the screen."""
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "ore", *arguments]
-    environ = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    environ = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
         os.close(theirs)
         os.write(ours, typed.encode())
@@ -323,6 +324,49 @@ def test_on_a_terminal_the_list_is_a_table(server: ScriptedServer, made: Made) -
     assert re.sub(r"\x1b\[[0-9]*m", "", header).split() == ["ID", "CREATED", "STATUS", "MODEL", "INPUT", "TOKENS"]
     assert response_id in line
     assert "a[2Jb [red]c" in line
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "line"),
+    [
+        (120, "ID CREATED STATUS MODEL INPUT TOKENS", "completed m Tell me all that you know about w… 1"),
+        (80, "ID CREATED STATUS INPUT", "completed Tell me all that…"),
+    ],
+)
+def test_the_table_fits_the_terminal(server: ScriptedServer, made: Made, columns: int, header: str, line: str) -> None:
+    """One line for each response, with its whole id; the model, the tokens and the seconds go first."""
+    response_id = made(input="Tell me all that you\nknow about whales. " * 9)["id"]
+    made(model="bad")
+    shown = re.sub(r"\x1b\[[0-9]*m", "", on_terminal("responses", "list", columns=columns)[1]).splitlines()
+    assert len(shown) == 3
+    assert max(map(len, shown)) <= columns
+    assert shown[0].split() == header.split()
+    assert shown[2].startswith(f"{response_id}  ")
+    assert " ".join(shown[2].split()).endswith(line)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_beginning_of_an_id_is_enough(ore: Any, server: ScriptedServer, made: Made, running: bool) -> None:
+    """Eight digits of it, if no other begins with them."""
+    first, second = made()["id"], made(input="Bye")["id"]
+    assert ore("chat", "--resume", first[:13], "--once", "And?").stdout == "Hello there.\n"
+    assert json.loads(ore("responses", "list", "--json").stdout)[0]["previous_response_id"] == first
+    if not running:
+        server.__exit__(None, None, None)
+    assert ore("responses", "show", first[:13]).stdout.startswith(f"{first}  ")
+    assert "not found" in ore("responses", "show", first[:12]).stderr
+    assert ore("responses", "delete", second[:20]).stdout == f"Deleted {second}.\n"
+    assert "not found" in ore("chat", "--resume", second[:20], "--once", "a").stderr
+
+
+def test_a_beginning_of_several_ids_is_one_sentence(ore: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names one of them."""
+    ids = iter(f"{n:032x}" for n in range(100))
+    monkeypatch.setattr("ore.ids.secrets.token_hex", lambda _: next(ids))
+    made(), made()
+    found = ore("responses", "show", "resp_00000000")
+    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+    assert "is the beginning of 2 ids, such as resp_0000" in found.stderr
 
 
 def test_on_a_terminal_a_conversation_cannot_steer_it(server: ScriptedServer, made: Made) -> None:
