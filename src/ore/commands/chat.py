@@ -4,10 +4,13 @@ Answers go to standard output and everything about them to standard error, so th
 With `--resume` it goes on from a stored response; what was said before is read, and shown, but not sent again.
 """
 
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -22,6 +25,9 @@ from ore.commands.stored import Earlier, resumable, stored_responses
 from ore.errors import StartupError
 from ore.settings import Settings, resolve_models
 from ore.whereabouts import is_held
+
+_SLASHED: Final = re.compile(r"/[A-Za-z?]+(\s.*)?")
+"""What looks like a command to this chat, and not like a path."""
 
 
 @click.command()
@@ -91,6 +97,8 @@ def _server(
     if running and (name := _found_at(running, model, configured)):
         yield running, name
         return
+    if model not in configured.models:
+        _refuse_question(model)
     settings = resolve_models(configured, model)
     refuse_missing_files(settings)
     options = {"--data-dir": data_dir, "--config": config, "--log-level": "warning"}
@@ -121,8 +129,15 @@ def _model_at(url: str, model: str | None) -> str:
     if model is None and not models:
         raise StartupError(f"The server at {url} lists no models; name one: ore chat MODEL --url {url}.")
     if model and models and model not in models:
+        _refuse_question(model)
         raise StartupError(f"The server at {url} has no model {model}; it has {', '.join(models[:16])}.")
     return model or models[0]
+
+
+def _refuse_question(model: str | None) -> None:
+    """Raise `StartupError` for a MODEL that is a sentence."""
+    if model and len(model.split()) > 1 and not model.lower().endswith(".gguf"):
+        raise StartupError(f"There is no model {model!r}; to ask that: ore chat --once {shlex.quote(model)}")
 
 
 def _prompts() -> Iterator[str]:
@@ -141,7 +156,9 @@ def _prompts() -> Iterator[str]:
             continue
         if text == "/exit":
             return
-        if text:
+        if _SLASHED.fullmatch(text):
+            click.echo(f"There is no {text.split()[0]} here. /exit or Ctrl-D leaves; Ctrl-C stops an answer.", err=True)
+        elif text:
             yield text
 
 
