@@ -138,7 +138,8 @@ def test_an_unknown_id_is_one_sentence(
         server.__exit__(None, None, None)
     found = ore(*command)
     assert (found.exit_code, found.stdout) == (1, "")
-    assert found.stderr == "Error: Response with id 'resp_0' not found.\n"
+    assert found.stderr.startswith("Error: Response with id 'resp_0' not found.")
+    assert found.stderr.count("\n") == 1
 
 
 def test_where_nothing_was_stored_nothing_is_made(ore: Any, folder: Path) -> None:
