@@ -1,6 +1,6 @@
 """Kill -9 in the moment a response was returned, start again, and look whether it is there.
 
-    python benchmarks/durability.py [--repetitions N] [--clients N] [--folder FOLDER] [--seed N]
+    python -m benchmarks.durability [--repetitions N] [--clients N] [--folder FOLDER] [--seed N]
 
 Each repetition starts `ore serve` on the folder of the one before and lets some clients create responses with the
 bundled model, half of them streaming, half waiting, again and again. At a moment drawn by chance one of them kills the

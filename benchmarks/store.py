@@ -1,6 +1,6 @@
 """What a committed save costs: `SQLiteStore` beside one commit per save in a thread, on the same disk in the same run.
 
-    python benchmarks/store.py [--folder FOLDER] [--saves N]
+    python -m benchmarks.store [--folder FOLDER] [--saves N]
 
 Prints microseconds of wall time per acknowledged save of a response of about 1 KB (a 300-byte envelope, an input and
 an output item of 350 bytes each) at 1, 8 and 32 concurrent callers, and how many saves shared a commit. The folder

@@ -13,15 +13,17 @@ from types import TracebackType
 import anyio
 import uvicorn
 
-from ore.app import Parts, _uvicorn_config, bind, make_app
+from ore.app import Parts, make_app
 from ore.backends.scripted import Script, ScriptedBackend
 from ore.core.sealing import KEY_BYTES, Sealer
 from ore.ids import new_id
 from ore.protocol.wire import WIRES
 from ore.routing.router import Router
 from ore.runs.supervisor import Supervisor
+from ore.serving import bind, uvicorn_config
 from ore.settings import Settings
 from ore.stores.sqlite import SQLiteStore
+from ore.whereabouts import announced
 
 NOW = 1_795_000_000
 
@@ -65,8 +67,9 @@ class ScriptedServer:
             router, store, sealer, new_id=new_id, now=lambda: NOW, run_seconds=20, wire=wire
         ) as supervisor:
             self.parts = Parts(router, store, sealer, supervisor)
-            self._server = _Quiet(_uvicorn_config(make_app(self.settings, self.parts), self.settings), self._started)
-            await self._server.serve(sockets=[self._socket])
+            self._server = _Quiet(uvicorn_config(make_app(self.settings, self.parts), self.settings), self._started)
+            with announced(self._folder, self.url):
+                await self._server.serve(sockets=[self._socket])
         await store.stop()
 
 

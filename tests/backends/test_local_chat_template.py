@@ -8,8 +8,8 @@ import pytest
 from local_random_gguf import TEMPLATE
 
 from ore.backends.base import ModelRequest
+from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate, to_messages
-from ore.backends.local.tool_choice import plan_tools
 from ore.errors import InvalidRequest
 
 TOOL: dict[str, Any] = {

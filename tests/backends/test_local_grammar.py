@@ -8,9 +8,9 @@ import llguidance
 import pytest
 
 from ore.backends.base import ModelRequest
+from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.grammar import Markup, build_grammar
 from ore.backends.local.json_schemas import check_schema, loosen_schema
-from ore.backends.local.tool_choice import plan_tools
 from ore.errors import InvalidRequest
 
 ADD: dict[str, Any] = {

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ore.backends.base import ModelRequest
+from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate
-from ore.backends.local.tool_choice import plan_tools
 from ore.core import history
 from ore.protocol.responses import check_create
 from ore.settings import BUNDLED_MODELS

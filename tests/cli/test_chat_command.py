@@ -101,6 +101,17 @@ def test_messages_are_chained(ore: Any, server: Server) -> None:
     assert {body["model"] for body in server.received} == {"other"}
 
 
+def test_unknown_commands_are_not_for_the_model(ore: Any, server: Server) -> None:
+    """They are answered with those there are; a path is a message."""
+    server.answers = [said("A file.")]
+    found = ore("chat", "--url", server.url, stdin="/help\n/model tiny\n/etc/hosts is what?\n")
+    assert (found.exit_code, found.stdout) == (0, "A file.\n")
+    assert found.stderr.splitlines()[1:] == [
+        "There is no /help here. /exit or Ctrl-D leaves; Ctrl-C stops an answer.",
+        "There is no /model here. /exit or Ctrl-D leaves; Ctrl-C stops an answer.",
+    ]
+
+
 def test_tool_calls_and_cut_answers_are_shown_beside_the_answer(ore: Any, server: Server) -> None:
     """They go to standard error; an incomplete answer still continues the chain."""
     server.answers = [
@@ -245,6 +256,8 @@ def test_the_running_server_is_used_with_what_it_serves(
         (["nope", "--url", "URL"], "has no model nope; it has tiny, other."),
         (["--url", "URL", "--data-dir", "d"], "leave --data-dir and --config out"),
         (["nope.gguf"], "has no file"),
+        (["Is it true?"], "There is no model 'Is it true?'; to ask that: ore chat --once 'Is it true?'\n"),
+        (["Is it true?", "--url", "URL"], "to ask that: ore chat --once 'Is it true?'\n"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(ore: Any, server: Server, arguments: list[str], message: str) -> None:

@@ -27,6 +27,7 @@ HEAVY = {
     "asyncio",
     "http.client",
     "ore.app",
+    "ore.serving",
     "ore.server",
     "ore.backends",
     "ore.stores",

@@ -52,6 +52,12 @@ def test_init_says_why_it_cannot_write(ore: Any, folder: Path) -> None:
     assert "cannot be written: Is a directory" in refused.output
 
 
+def test_the_data_folder_may_be_named(ore: Any, folder: Path) -> None:
+    """By the flag that the other commands have."""
+    shown = ore("config", "show", "--data-dir", "elsewhere").output
+    assert tomllib.loads(shown)["data_dir"] == str(folder / "elsewhere")
+
+
 def test_show_prints_the_settings_in_force(ore: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As TOML; with `--origin`, each line ends with where its value comes from."""
     (folder / "ore.toml").write_text('[models.a]\npath = "a.gguf"\n')

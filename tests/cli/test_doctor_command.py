@@ -112,6 +112,12 @@ def test_the_data_folder_is_tried(report: Report, folder: Path, monkeypatch: pyt
     assert report()[1]["data folder"]["status"] == "fail"
 
 
+def test_another_data_folder_is_tried(report: Report, folder: Path) -> None:
+    """The one of the flag."""
+    _, found = report("--data-dir", "elsewhere")
+    assert found["data folder"]["detail"] == f"{folder / 'elsewhere'} will be made"
+
+
 def test_a_full_disk_fails(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     """Less than 100 MiB is too little to keep responses for long; less than 2 GiB is a warning."""
     for free, status in ((1024**2, "fail"), (1024**3, "warn"), (10 * 1024**3, "ok")):

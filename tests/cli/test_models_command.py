@@ -43,7 +43,7 @@ def test_models_as_json(ore: Any, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("listed")
-def test_models_as_a_table(ore: Any) -> None:
+def test_models_as_a_table(ore: Any, folder: Path) -> None:
     """A line for each, with what is to be known about its file."""
     lines = ore("models").output.splitlines()
     assert lines[0].split() == ["MODEL", "KIND", "SIZE", "FILE", "PATH"]
@@ -52,6 +52,7 @@ def test_models_as_a_table(ore: Any) -> None:
     assert ["missing" in line for line in lines[1:]] == [False, True, False, True]
     assert "hub (default)" in lines[3]
     assert "not downloaded" in lines[3]
+    assert lines[4].split()[-1] == str(folder / "tiny.gguf")
 
 
 @pytest.mark.parametrize(

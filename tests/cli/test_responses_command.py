@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from clients.wire import call, create, get
 from ore.backends.scripted import says
+from ore.commands import chat as chat_module
 from ore.commands import stored as stored_module
 from ore.commands.stored import told
 from ore.core.deltas import Finish, Text, ToolArguments, ToolCall
@@ -34,8 +36,7 @@ def server(folder: Path) -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def made(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Made:
-    """Makes a response; the settings say where the server is, and where its store."""
-    monkeypatch.setenv("ORE_SERVER__PORT", str(server.port))
+    """Makes a response; the settings say where the store is, and that says where its server is."""
     monkeypatch.setenv("ORE_DATA_DIR", "data")
     return lambda **body: create(server.url, **{"model": "m", "input": "Hi", **body}).json()
 
@@ -137,13 +138,15 @@ def test_an_unknown_id_is_one_sentence(
         server.__exit__(None, None, None)
     found = ore(*command)
     assert (found.exit_code, found.stdout) == (1, "")
-    assert found.stderr == "Error: Response with id 'resp_0' not found.\n"
+    assert found.stderr.startswith("Error: Response with id 'resp_0' not found.")
+    assert found.stderr.count("\n") == 1
 
 
 def test_where_nothing_was_stored_nothing_is_made(ore: Any, folder: Path) -> None:
     """The list is empty, all else is one sentence, and no folder comes of asking."""
-    assert ore("responses", "list", "--data-dir", "new").output == ""
-    assert json.loads(ore("responses", "list", "--json", "--data-dir", "new").output) == []
+    found = ore("responses", "list", "--data-dir", "new")
+    assert (found.stdout, found.stderr) == ("", f"Nothing is stored in {folder / 'new'}.\n")
+    assert json.loads(ore("responses", "list", "--json", "--data-dir", "new").stdout) == []
     for command in (["responses", "show", "r"], ["responses", "delete", "r"], ["chat", "--resume"]):
         found = ore(*command, "--data-dir", "new")
         assert (found.exit_code, found.stdout) == (1, "")
@@ -151,11 +154,29 @@ def test_where_nothing_was_stored_nothing_is_made(ore: Any, folder: Path) -> Non
     assert not (folder / "new").exists()
 
 
-def test_a_server_that_cannot_be_found_is_one_sentence(ore: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has the store but listens elsewhere, one that is not there, and one that is no ORE."""
-    monkeypatch.setenv("ORE_SERVER__PORT", "1")
-    found = ore("responses", "list")
-    assert (found.exit_code, "say where it is with --url" in found.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        ("", "does not say that it listens"),
+        ("http://127.0.0.1:1 1\n", "does not say that it listens"),
+        (f"http://127.0.0.1:1 {os.getpid()}\n", "does not answer at http://127.0.0.1:1."),
+    ],
+    ids=["nothing", "of a killed server", "of one that hangs"],
+)
+@pytest.mark.parametrize("command", [["responses", "list"], ["chat", "--resume"], ["chat", "--once", "Hi"]])
+def test_a_store_whose_server_cannot_be_found_is_one_sentence(
+    ore: Any, made: Made, folder: Path, left: str, message: str, command: list[str]
+) -> None:
+    """With a command that can be copied, whatever stands in the file that should say where it is."""
+    (folder / "data/server.url").write_text(left)
+    found = ore(*command)
+    name = f"ore {' '.join(word for word in command if word in ('responses', 'list', 'chat'))}"
+    assert (found.exit_code, found.stdout, message in found.stderr) == (2, "", True)
+    assert found.stderr.endswith(f": {name} --url http://127.0.0.1:8000\n")
+
+
+def test_a_url_where_no_server_is_is_one_sentence(ore: Any) -> None:
+    """Nothing listens there, it is no URL, and a second place beside it."""
     found = ore("responses", "list", "--url", "http://127.0.0.1:1")
     assert (found.exit_code, "No server answers at" in found.stderr) == (2, True)
     found = ore("responses", "list", "--url", "nowhere")
@@ -213,6 +234,56 @@ def test_what_cannot_be_continued_is_one_sentence(ore: Any, server: ScriptedServ
     call(server.url, "POST", f"/v1/responses/{response['id']}/cancel")
 
 
+def test_a_chat_finds_the_server_of_its_data_folder(
+    ore: Any, server: ScriptedServer, made: Made, tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any
+) -> None:
+    """Not the one at the address of the settings, which has another folder and would not know what is continued."""
+    made()
+    with ScriptedServer(tmp_path_factory.mktemp("elsewhere")) as other:
+        other.scripts["m"] = says("Who are you?")
+        monkeypatch.setenv("ORE_SERVER__PORT", str(other.port))
+        for arguments in ([], ["--resume"], ["--data-dir", "data"], ["m", "--data-dir", "data", "--resume"]):
+            assert ore("chat", *arguments, "--once", "Hi").stdout == "Hello there.\n"
+        assert other.backend.requests == []
+        assert "has no model nope; it has" in ore("chat", "nope", "--once", "Hi").stderr
+
+
+@pytest.mark.parametrize("arguments", [["--resume"], ["--data-dir", "data"]])
+def test_a_chat_over_a_data_folder_without_a_server_starts_one(
+    ore: Any, server: ScriptedServer, made: Made, monkeypatch: pytest.MonkeyPatch, arguments: list[str], folder: Path
+) -> None:
+    """Although one listens at the address of the settings."""
+    (folder / "m.gguf").touch()
+    monkeypatch.setenv("ORE_MODELS__M__PATH", str(folder / "m.gguf"))
+    made()
+    server.__exit__(None, None, None)
+    started: list[list[str]] = []
+
+    @contextmanager
+    def child(given: list[str]) -> Iterator[str]:
+        started.append(given)
+        yield "http://127.0.0.1:1"
+
+    monkeypatch.setattr(chat_module, "child_server", child)
+    (folder / "other").mkdir()
+    with ScriptedServer(folder / "other") as other:
+        other.scripts["m"] = says("Who are you?")
+        monkeypatch.setenv("ORE_SERVER__PORT", str(other.port))
+        ore("chat", *arguments, "--once", "Hi")
+        assert (len(started), other.backend.requests) == (1, [])
+
+
+def test_a_server_on_any_port_is_found_by_its_data_folder(ore: Any, folder: Path) -> None:
+    """A real one says where it listens while it is up, and no longer."""
+    data = folder / "data-of-it"
+    data.mkdir()
+    with OreProcess(data) as running:
+        made = create(running.url, model="ore-tiny", input="Hello!").json()["id"]
+        assert (data / "server.url").read_text() == f"{running.url} {running.process.pid}\n"
+        assert ore("responses", "list", "--data-dir", "data-of-it").stdout.startswith(made)
+    assert not (data / "server.url").exists()
+
+
 def test_a_chat_of_yesterday_goes_on(ore: Any, folder: Path) -> None:
     """A real server that has ended, its store, and a chat that starts a server of its own over it."""
     with OreProcess(folder) as yesterday:
@@ -226,11 +297,11 @@ def test_a_chat_of_yesterday_goes_on(ore: Any, folder: Path) -> None:
     assert newest["previous_response_id"] == before
 
 
-def on_terminal(*arguments: str, typed: str = "") -> tuple[int, str]:
+def on_terminal(*arguments: str, typed: str = "", columns: int = 200) -> tuple[int, str]:
     """Run `ore` with a terminal for everything; its exit status, and what stands on the screen."""
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "ore", *arguments]
-    environ = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    environ = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
         os.close(theirs)
         os.write(ours, typed.encode())
@@ -254,6 +325,49 @@ def test_on_a_terminal_the_list_is_a_table(server: ScriptedServer, made: Made) -
     assert re.sub(r"\x1b\[[0-9]*m", "", header).split() == ["ID", "CREATED", "STATUS", "MODEL", "INPUT", "TOKENS"]
     assert response_id in line
     assert "a[2Jb [red]c" in line
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "line"),
+    [
+        (120, "ID CREATED STATUS MODEL INPUT TOKENS", "completed m Tell me all that you know about w… 1"),
+        (80, "ID CREATED STATUS INPUT", "completed Tell me all that…"),
+    ],
+)
+def test_the_table_fits_the_terminal(server: ScriptedServer, made: Made, columns: int, header: str, line: str) -> None:
+    """One line for each response, with its whole id; the model, the tokens and the seconds go first."""
+    response_id = made(input="Tell me all that you\nknow about whales. " * 9)["id"]
+    made(model="bad")
+    shown = re.sub(r"\x1b\[[0-9]*m", "", on_terminal("responses", "list", columns=columns)[1]).splitlines()
+    assert len(shown) == 3
+    assert max(map(len, shown)) <= columns
+    assert shown[0].split() == header.split()
+    assert shown[2].startswith(f"{response_id}  ")
+    assert " ".join(shown[2].split()).endswith(line)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_beginning_of_an_id_is_enough(ore: Any, server: ScriptedServer, made: Made, running: bool) -> None:
+    """Eight digits of it, if no other begins with them."""
+    first, second = made()["id"], made(input="Bye")["id"]
+    assert ore("chat", "--resume", first[:13], "--once", "And?").stdout == "Hello there.\n"
+    assert json.loads(ore("responses", "list", "--json").stdout)[0]["previous_response_id"] == first
+    if not running:
+        server.__exit__(None, None, None)
+    assert ore("responses", "show", first[:13]).stdout.startswith(f"{first}  ")
+    assert "not found" in ore("responses", "show", first[:12]).stderr
+    assert ore("responses", "delete", second[:20]).stdout == f"Deleted {second}.\n"
+    assert "not found" in ore("chat", "--resume", second[:20], "--once", "a").stderr
+
+
+def test_a_beginning_of_several_ids_is_one_sentence(ore: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names one of them."""
+    ids = iter(f"{n:032x}" for n in range(100))
+    monkeypatch.setattr("ore.ids.secrets.token_hex", lambda _: next(ids))
+    made(), made()
+    found = ore("responses", "show", "resp_00000000")
+    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+    assert "is the beginning of 2 ids, such as resp_0000" in found.stderr
 
 
 def test_on_a_terminal_a_conversation_cannot_steer_it(server: ScriptedServer, made: Made) -> None:

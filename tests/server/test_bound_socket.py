@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from ore.app import bind
+from ore.serving import bind
 
 
 def test_connections_send_without_delay() -> None:

@@ -4,22 +4,30 @@ Answers go to standard output and everything about them to standard error, so th
 With `--resume` it goes on from a stored response; what was said before is read, and shown, but not sent again.
 """
 
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
 from ore.commands.address import refuse_no_url, refuse_two_places, url_of
 from ore.commands.child import child_server
 from ore.commands.conversation import Conversation, Piece, served_models
+from ore.commands.holder import holder_of
 from ore.commands.options import config_option, data_dir_option, load_settings
 from ore.commands.screen import CONTROL, Screen, screen
 from ore.commands.serve import refuse_missing_files
 from ore.commands.stored import Earlier, resumable, stored_responses
 from ore.errors import StartupError
-from ore.settings import resolve_models
+from ore.settings import Settings, resolve_models
+from ore.whereabouts import is_held
+
+_SLASHED: Final = re.compile(r"/[A-Za-z?]+(\s.*)?")
+"""What looks like a command to this chat, and not like a path."""
 
 
 @click.command()
@@ -47,14 +55,16 @@ def chat(
 ) -> None:
     """Talk to a model.
 
-    MODEL is what `ore serve` takes. Ctrl-C stops an answer; Ctrl-D or /exit leaves. Without --url, a server of these
-    settings is used if it runs, else one is started for as long as the chat lasts.
+    MODEL is what `ore serve` takes. Ctrl-C stops an answer; Ctrl-D or /exit leaves. Without --url, the server that has
+    the data folder is used, else one at the address of the settings, else one is started for as long as the chat
+    lasts. With --data-dir or --resume it is the data folder that counts, and no address.
     """
     earlier = Earlier()
     if resume is not None:
         with stored_responses(url, data_dir, config) as stored:
             earlier = resumable(stored, resume or None)
-    with _server(model or earlier.model, url, data_dir, config) as (address, name):
+    anywhere = data_dir is None and resume is None
+    with _server(model or earlier.model, url, data_dir, config, anywhere) as (address, name):
         conversation = Conversation(address, name, system or earlier.instructions)
         conversation.previous_response_id = earlier.id
         shown = screen()
@@ -69,42 +79,65 @@ def chat(
 
 
 @contextmanager
-def _server(model: str | None, url: str | None, data_dir: str | None, config: Path | None) -> Iterator[tuple[str, str]]:
-    """The URL of a server that has the model, and the model's name there."""
+def _server(
+    model: str | None, url: str | None, data_dir: str | None, config: Path | None, anywhere: bool
+) -> Iterator[tuple[str, str]]:
+    """The URL of a server that has the model, and the model's name there; `anywhere`: with whatever data folder."""
     if url is not None:
         refuse_two_places(data_dir, config)
+        refuse_no_url(url)
         yield url, _model_at(url, model)
         return
     configured = load_settings(config, data_dir=data_dir).settings
-    running = url_of(configured.server)
-    here = (served_models(running) if running else None) or []
-    if running and model in here:  # whatever these settings know of it
-        yield running, model
+    if is_held(configured.data_path()):
+        url = holder_of(configured.data_path())
+        yield url, _found_at(url, model, configured) or _model_at(url, model)
         return
+    running = url_of(configured.server) if anywhere else None
+    if running and (name := _found_at(running, model, configured)):
+        yield running, name
+        return
+    if model not in configured.models:
+        _refuse_question(model)
     settings = resolve_models(configured, model)
-    wanted = settings.default_model or next(iter(settings.models))
-    if here and model is None and wanted not in here:
-        wanted = here[0]
-    if running and wanted in here:
-        yield running, wanted
-        return
     refuse_missing_files(settings)
     options = {"--data-dir": data_dir, "--config": config, "--log-level": "warning"}
     given = [word for option, value in options.items() if value is not None for word in (option, str(value))]
     with child_server([*([model] if model else []), *given]) as started:
-        yield started, wanted
+        yield started, settings.default_model or next(iter(settings.models))
+
+
+def _found_at(url: str, model: str | None, configured: Settings) -> str | None:
+    """The name that the server at `url` has for the model, or for the one that the settings or it would take."""
+    here = served_models(url) or []
+    if model in here:  # whatever these settings know of it
+        return model
+    try:
+        settings = resolve_models(configured, model)
+    except StartupError:
+        return None
+    wanted = settings.default_model or next(iter(settings.models))
+    if wanted in here:
+        return wanted
+    return here[0] if here and model is None else None
 
 
 def _model_at(url: str, model: str | None) -> str:
-    refuse_no_url(url)
     models = served_models(url, timeout=10)
     if models is None:
-        raise StartupError(f"No server answers at {url}; start one with `ore serve`, or leave --url out.")
+        raise StartupError(f"No server answers at {url}; start one with `ore serve`, or talk without one: ore chat.")
     if model is None and not models:
         raise StartupError(f"The server at {url} lists no models; name one: ore chat MODEL --url {url}.")
     if model and models and model not in models:
+        _refuse_question(model)
         raise StartupError(f"The server at {url} has no model {model}; it has {', '.join(models[:16])}.")
     return model or models[0]
+
+
+def _refuse_question(model: str | None) -> None:
+    """Raise `StartupError` for a MODEL that is a sentence."""
+    if model and len(model.split()) > 1 and not model.lower().endswith(".gguf"):
+        raise StartupError(f"There is no model {model!r}; to ask that: ore chat --once {shlex.quote(model)}")
 
 
 def _prompts() -> Iterator[str]:
@@ -123,7 +156,9 @@ def _prompts() -> Iterator[str]:
             continue
         if text == "/exit":
             return
-        if text:
+        if _SLASHED.fullmatch(text):
+            click.echo(f"There is no {text.split()[0]} here. /exit or Ctrl-D leaves; Ctrl-C stops an answer.", err=True)
+        elif text:
             yield text
 
 

@@ -6,7 +6,7 @@ import click
 
 from ore import settings
 from ore.commands.address import refuse_public_bind
-from ore.commands.options import config_option, load_settings
+from ore.commands.options import config_option, data_dir_option, load_settings
 from ore.commands.serve import refuse_missing_files
 from ore.errors import StartupError
 
@@ -34,17 +34,19 @@ def init(path: Path, force: bool) -> None:
 
 @config.command()
 @click.option("--origin", is_flag=True, help="Say for each value where it comes from.")
+@data_dir_option
 @config_option
-def show(origin: bool, config: Path | None) -> None:
+def show(origin: bool, data_dir: str | None, config: Path | None) -> None:
     """Print the settings in force, as a settings file."""
-    click.echo(settings.effective(load_settings(config), origin=origin), nl=False)
+    click.echo(settings.effective(load_settings(config, data_dir=data_dir), origin=origin), nl=False)
 
 
 @config.command()
+@data_dir_option
 @config_option
-def check(config: Path | None) -> None:
+def check(data_dir: str | None, config: Path | None) -> None:
     """Find mistakes in the settings; exit status 2 if there is one."""
-    loaded = load_settings(config)
+    loaded = load_settings(config, data_dir=data_dir)
     served = settings.resolve_models(loaded.settings)
     refuse_public_bind(served.server)
     refuse_missing_files(served)

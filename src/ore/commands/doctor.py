@@ -15,7 +15,7 @@ import click
 
 from ore.commands.address import port_problem
 from ore.commands.models import human_size
-from ore.commands.options import config_option, default_settings, load_settings
+from ore.commands.options import config_option, data_dir_option, default_settings, load_settings
 from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.settings import BUNDLED_MODELS, Settings, model_file, model_kind, resolve_models
@@ -43,10 +43,11 @@ class Subject(NamedTuple):
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help='One JSON object, {"ok", "checks"}.')
+@data_dir_option
 @config_option
-def doctor(as_json: bool, config: Path | None) -> None:
+def doctor(as_json: bool, data_dir: str | None, config: Path | None) -> None:
     """Check this machine, this installation and the settings; exit status 1 if something must be mended."""
-    subject = _subject(config)
+    subject = _subject(config, data_dir)
     found = [(name, _looked_at(check, subject)) for name, check in CHECKS.items()]
     for name, model in subject.settings.models.items():
         if model_kind(model.path) != "bundled":
@@ -63,9 +64,9 @@ def doctor(as_json: bool, config: Path | None) -> None:
     sys.exit(0 if well else 1)
 
 
-def _subject(config: Path | None) -> Subject:
+def _subject(config: Path | None, data_dir: str | None) -> Subject:
     try:
-        loaded = load_settings(config)
+        loaded = load_settings(config, data_dir=data_dir)
         return Subject(resolve_models(loaded.settings), loaded.path, "")
     except StartupError as error:
         return Subject(resolve_models(default_settings()), None, error.message)

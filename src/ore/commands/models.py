@@ -21,7 +21,7 @@ def models(as_json: bool, data_dir: str | None, config: Path | None) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     header = ("MODEL", "KIND", "SIZE", "FILE", "PATH")
-    table = [header, *((_name(row), row["kind"], human_size(row["size"]), _state(row), row["path"]) for row in rows)]
+    table = [header, *((_name(row), row["kind"], human_size(row["size"]), _state(row), _path(row)) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(header))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -45,6 +45,10 @@ def _facts(settings: Settings, path: str) -> dict[str, Any]:
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['name']} (default)" if row["default"] else str(row["name"])
+
+
+def _path(row: dict[str, Any]) -> str:
+    return str(row["file"] if row["kind"] == "bundled" else row["path"])
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, Final, TypeVar
 
 import click
@@ -16,6 +17,10 @@ from ore.commands.stored import Refused, stored_responses, told
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _COLORS: Final = {"user": "green", "tool": "cyan", "result": "cyan", "error": "red", "note": "yellow"}
+_COLUMNS: Final = ("ID", "CREATED", "STATUS", "MODEL", "INPUT", "TOKENS")
+_NARROW: Final = ("ID", "CREATED", "STATUS", "INPUT")
+_SMALLEST_INPUT: Final = 12
+"""Columns of the terminal without which INPUT says nothing."""
 
 
 def _where(command: Command) -> Command:
@@ -40,13 +45,15 @@ def list_(limit: int, as_json: bool, url: str | None, data_dir: str | None, conf
     """List stored responses, newest first."""
     with stored_responses(url, data_dir, config) as stored:
         found = stored.newest(limit)
+    if not found:
+        click.echo(f"Nothing is stored in {stored.where}.", err=True)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    elif sys.stdout.isatty():
-        _draw(found)
+    elif found and sys.stdout.isatty():
+        _draw(found, get_terminal_size().columns)
     else:
         for one in found:
-            click.echo("\t".join(_cells(one)))
+            click.echo("\t".join(_cell(name, one) for name in _COLUMNS))
 
 
 @responses.command()
@@ -56,6 +63,7 @@ def list_(limit: int, as_json: bool, url: str | None, data_dir: str | None, conf
 def show(response_id: str, as_json: bool, url: str | None, data_dir: str | None, config: Path | None) -> None:
     """Show a response: what was said before it, and what it said."""
     with stored_responses(url, data_dir, config) as stored:
+        response_id = stored.named(response_id)
         body = stored.read(response_id)
         given = [] if as_json else stored.given(response_id)
     if as_json:
@@ -85,6 +93,7 @@ def delete(
     with stored_responses(url, data_dir, config) as stored:
         for response_id in response_ids:
             try:
+                response_id = stored.named(response_id)
                 stored.delete(response_id)
                 click.echo(f"Deleted {response_id}.")
             except Refused as refusal:
@@ -111,23 +120,43 @@ def _say(who: str, text: str) -> None:
         click.echo(f"{who}: {text}")
 
 
-def _draw(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _draw(found: list[dict[str, Any]], width: int) -> None:
+    """A table no wider than the terminal: columns are left out, times and inputs cut short, but never an id."""
+    for columns, short in (_COLUMNS, False), (_NARROW, False), (_NARROW, True):
+        rows = [columns, *([_cell(name, one, short) for name in columns] for one in found)]
+        widths = _widths(rows, width)
+        if widths[columns.index("INPUT")] >= _SMALLEST_INPUT:
+            break
+    for row in rows:
+        line = "  ".join(_fitted(cell, wide) for cell, wide in zip(row, widths, strict=True))
+        click.secho(line.rstrip(), bold=row is columns)
 
-    table = Table("ID", "CREATED", "STATUS", "MODEL", "INPUT", "TOKENS", box=None, pad_edge=False)
-    for column in table.columns:
-        column.no_wrap = column.header != "INPUT"
-    for one in found:
-        table.add_row(*map(Text, _cells(one)))
-    Console().print(table)
+
+def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """As wide as what stands there, but for INPUT, which has the rest of the line at most."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    at = rows[0].index("INPUT")
+    rest = width - sum(widths) - 2 * (len(widths) - 1) + widths[at]
+    return [min(widths[at], max(rest, 0)) if n == at else wide for n, wide in enumerate(widths)]
 
 
-def _cells(one: dict[str, Any]) -> list[str]:
-    tokens = "-" if one["output_tokens"] is None else str(one["output_tokens"])
-    row = (one["id"], _time(one), one["status"], one["model"], one["input"], tokens)
-    return [CONTROL.sub("", str(cell)).replace("\t", " ").replace("\n", " ") for cell in row]
+def _fitted(cell: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(cell) <= width:
+        return set_cell_size(cell, width)
+    return f"{set_cell_size(cell, width - 1).rstrip()}…" if width > 0 else ""
+
+
+def _cell(name: str, one: dict[str, Any], short: bool = False) -> str:
+    """One thing of a response, without anything that breaks a line or steers a terminal."""
+    if name == "CREATED":
+        return _time(one)[5:16] if short else _time(one)
+    if name == "TOKENS":
+        return "-" if one["output_tokens"] is None else str(one["output_tokens"])
+    return CONTROL.sub("", str(one[name.lower()])).replace("\t", " ").replace("\n", " ")
 
 
 def _time(response: dict[str, Any]) -> str:

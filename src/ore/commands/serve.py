@@ -1,4 +1,4 @@
-"""`ore serve`: settles what to serve and where, hands over to `ore.app`, and says what is up.
+"""`ore serve`: settles what to serve and where, hands over to `ore.serving`, and says what is up.
 
 Everything that can be refused before the server is built is refused here, in one sentence.
 """
@@ -20,7 +20,7 @@ from ore.hosts import is_loopback
 from ore.settings import Settings, model_file, model_kind, resolve_models
 
 if TYPE_CHECKING:
-    from ore.app import BoundAddress
+    from ore.serving import BoundAddress
 
 
 @click.command()
@@ -81,7 +81,7 @@ def refuse_missing_files(settings: Settings) -> None:
 
 
 def _run(settings: Settings) -> None:
-    from ore.app import run
+    from ore.serving import run
 
     def ready(address: "BoundAddress") -> None:
         for line in announcement(settings, address):

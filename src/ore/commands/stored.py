@@ -5,6 +5,7 @@ same. Which of the two it is, the lock on the store decides. It draws nothing, a
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,8 +15,9 @@ from urllib.parse import quote, unquote, urlencode
 
 import click
 
-from ore.commands.address import refuse_no_url, refuse_two_places, url_of
-from ore.commands.conversation import call_text, connection_to, path_at, served_models
+from ore.commands.address import refuse_no_url, refuse_two_places
+from ore.commands.conversation import call_text, connection_to, path_at
+from ore.commands.holder import holder_of
 from ore.commands.options import load_settings
 from ore.errors import InvalidRequest, StartupError, StoreTaken
 from ore.settings import Settings
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 PAGE: Final = 100
 """Entries asked for at once: the most that a list gives."""
+
+_BEGINNING: Final = re.compile(r"resp_[0-9a-f]{8,31}")
+"""Enough of an id of ours to stand for it, and not the whole."""
 
 SECONDS: Final = 30.0
 """How long a server may take over an answer."""
@@ -46,10 +51,22 @@ class Refused(click.ClickException):
 
 
 class Stored:
-    """The stored responses, over whatever answers. Every method raises `Refused`."""
+    """The stored responses, over whatever answers; `where` names it. Every method raises `Refused`."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, where: object) -> None:
         self._ask = ask
+        self.where = where
+
+    def named(self, text: str) -> str:
+        """The id that `text` is, or of which alone it is the beginning."""
+        if not _BEGINNING.fullmatch(text) or self._ask("GET", _one(text)).status == 200:
+            return text
+        status, _ = self._ask("GET", "/ore/responses?limit=1")
+        found = [one["id"] for one in self._pages("/ore/responses")] if status == 200 else []
+        found = [response_id for response_id in found if response_id.startswith(text)]
+        if len(found) > 1:
+            raise Refused(f"{text} is the beginning of {len(found)} ids, such as {found[0]}; give more of it.")
+        return found[0] if found else text
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
         """A line about each, newest first."""
@@ -107,6 +124,7 @@ def resumable(stored: Stored, response_id: str | None) -> Earlier:
         if not newest:
             raise Refused("Nothing is stored here yet, so there is nothing to go on from.")
         response_id = newest[0]["id"]
+    response_id = stored.named(response_id)
     response = json.loads(stored.read(response_id))
     try:
         check_continuable(response["status"], response_id)
@@ -152,26 +170,15 @@ def stored_responses(url: str | None, data_dir: str | None, config: Path | None)
     if url is not None:
         refuse_two_places(data_dir, config)
         refuse_no_url(url)
-        yield Stored(partial(_over_http, url))
+        yield Stored(partial(_over_http, url), url)
         return
     settings = load_settings(config, data_dir=data_dir).settings
     with ExitStack() as stack:
         try:
             ask = stack.enter_context(_in_process(settings))
         except StoreTaken:
-            ask = partial(_over_http, _holder(settings))
-        yield Stored(ask)
-
-
-def _holder(settings: Settings) -> str:
-    """The URL of the server that has the store."""
-    url = url_of(settings.server)
-    if url is None or served_models(url) is None:
-        raise StartupError(
-            f"A server has the responses in {settings.data_path()}, but none answers at {url or 'a port we know'}; "
-            "say where it is with --url."
-        )
-    return url
+            ask = partial(_over_http, holder_of(settings.data_path()))
+        yield Stored(ask, settings.data_path())
 
 
 def _over_http(url: str, method: str, path: str) -> Answer:

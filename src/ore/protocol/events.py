@@ -173,8 +173,6 @@ class Failed(Event, tag="response.failed"):
     response: Response
 
 
-TERMINAL = (Completed, Incomplete, Failed)
-
 BY_TYPE: dict[str, type[Event]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (*Event.__subclasses__(), *_OfItem.__subclasses__())
@@ -212,6 +210,3 @@ def decode_response(body: bytes) -> Response:
 def encode(value: Any) -> bytes:
     """The one encoder: whatever leaves ORE as JSON is made here, so equal objects are equal bytes."""
     return _encoder.encode(value)
-
-
-__all__ = ["UNSET", "UnsetType"]

@@ -32,7 +32,7 @@ class Ticket:
 
     async def wait(self) -> None:
         """Return when it is this ticket's turn."""
-        if self._granted_at is None:
+        if not self.granted:
             await self._turn
 
     def release(self) -> None:

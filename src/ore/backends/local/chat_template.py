@@ -20,8 +20,8 @@ import msgspec
 from jinja2 import nodes
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.local.call_forms import is_raw
 from ore.backends.local.grammar import FORMATS
-from ore.backends.local.tool_choice import is_raw
 from ore.core.callable_tools import CallableTool
 from ore.core.native_tools import NATIVE_CALLS, NATIVE_OUTPUTS
 from ore.core.tool_choice import ToolPlan

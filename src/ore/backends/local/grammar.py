@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct, structs
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.local.call_forms import is_raw
 from ore.backends.local.json_schemas import Verdict, check_schema, compile_problem, loosen_schema
 from ore.backends.local.lark_grammars import lark_problem
-from ore.backends.local.tool_choice import is_raw
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import ToolPlan
 from ore.errors import InvalidRequest

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.grammar import Markup, build_grammar
 from ore.backends.local.json_schemas import check_schema
-from ore.backends.local.tool_choice import plan_tools
 from ore.errors import InvalidRequest
 from ore.timed_process import TimedProcess, answer_lines
 

@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 
 from ore.backends.base import Capabilities, Health, JsonObject, Model, ModelRequest, Sampling
 from ore.backends.local.admission import Admission, Ticket
+from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate
 from ore.backends.local.engine_process import EngineProcess
 from ore.backends.local.grammar import Markup
@@ -26,7 +27,6 @@ from ore.backends.local.grammar_process import GrammarCompiler
 from ore.backends.local.llama_cpp_client import Chunk, Completion, LlamaCppClient, Props, context_exceeded
 from ore.backends.local.options import EngineOptions
 from ore.backends.local.output_parser import OutputParser
-from ore.backends.local.tool_choice import plan_tools
 from ore.core.deltas import Delta, Finish, Usage
 from ore.core.tool_choice import ToolPlan
 from ore.errors import ModelFailed, StartupError, Unavailable

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from ore.backends.local.call_forms import is_raw
 from ore.backends.local.grammar import Markup
-from ore.backends.local.tool_choice import is_raw
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import Delta, Reasoning, Text, ToolArguments, ToolCall
 
