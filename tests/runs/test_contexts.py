@@ -346,3 +346,12 @@ async def test_errors_name_where_an_item_came_from() -> None:
         await here.store.add_conversation_items(OWNER, "conv", [StoredItem("x", msgspec.json.encode(foreign))])
         fault = await refused(here, input="Hi", conversation="conv")
         assert (fault.code, fault.param) == ("invalid_encrypted_content", "conversation")
+
+
+async def test_images_that_are_not_seen_are_owned_up_to() -> None:
+    """A text model gets a line in their place, and the client a warning."""
+    async with world(*SAYS) as here:
+        image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+        played = await here.play(input=[{"role": "user", "content": [{"type": "input_text", "text": "What?"}, image]}])
+        assert played.run.warnings == ("images were not seen, for this model cannot see them",)
+        assert (await here.play(input="What?")).run.warnings == ()

@@ -133,7 +133,7 @@ def test_unknown_paths_name_the_next_step(port: int, path: str, near: str) -> No
     message = answer.error()["message"]
     assert answer.status == 404
     assert message.endswith(near)
-    assert len(message) < 300
+    assert len(message) < 400
 
 
 def test_wrong_methods_name_the_right_ones(port: int) -> None:

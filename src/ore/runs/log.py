@@ -19,8 +19,10 @@ from ore.stores.base import StoredEvent
 class BrokenOff(Unavailable):
     """A log ends before its run does: a background run goes on elsewhere, or later; a foreground one is lost."""
 
-    def __init__(self) -> None:
-        super().__init__("The server had to stop here. Ask for the events after the last one, or send it all again.")
+    def __init__(
+        self, message: str = "The server had to stop here. Ask for the events after the last one, or send it all again."
+    ) -> None:
+        super().__init__(message)
 
 
 class Follower(Protocol):

@@ -79,8 +79,8 @@ class Run:
         """The stored response whose items come before those that are stored with this one."""
         self.choice: str | JsonObject = create.tool_choice
         """The `tool_choice` of the last turn."""
-        self.skipped: tuple[str, ...] = ()
-        """Types of tools that nothing here can use."""
+        self.warnings: tuple[str, ...] = ()
+        """What of the request had no effect, in sentences for a header."""
         self.fault: HTTPFault | None = None
         """Why there is no response at all, or why it failed."""
         self._begun = anyio.Event()

@@ -9,8 +9,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import UnsetType
 
-from ore.backends.base import ModelRequest, Sampling
-from ore.core.callable_tools import effective_tools
+from ore.backends.base import Capabilities, ModelRequest, Sampling
+from ore.core.callable_tools import effective_tools, skipped
 from ore.core.fold import Fold
 from ore.protocol.conversations import ConversationReference
 from ore.protocol.decoding import JsonObject
@@ -56,6 +56,21 @@ def model_request(
         prompt_cache_key=create.prompt_cache_key,
         owner=owner,
     )
+
+
+def warnings(create: Create, request: ModelRequest, capabilities: Capabilities) -> tuple[str, ...]:
+    """What of a request this model can make nothing of: each a sentence of printable ASCII."""
+    types = skipped(request.tools, capabilities.tool_types)
+    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in types)[:400]
+    tools = [f"tools of these types were skipped: {named}"] if types else []
+    parts = {part.get("type") for item in create.input for part in _parts(item)}
+    unseen = not capabilities.images and "input_image" in parts
+    return (*tools, "images were not seen, for this model cannot see them") if unseen else tuple(tools)
+
+
+def _parts(item: JsonObject) -> Sequence[JsonObject]:
+    content = item.get("content") or item.get("output")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
 def _or(asked: T | None, default: T | None) -> T | None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ore.backends.base import ModelRequest
 from ore.core import compaction
-from ore.core.callable_tools import effective_tools, skipped
+from ore.core.callable_tools import effective_tools
 from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
@@ -32,7 +32,7 @@ from ore.routing.router import Router, Target
 from ore.runs.context import opened_reasoning
 from ore.runs.judge import Judge
 from ore.runs.run import Run
-from ore.runs.shapes import initial_response, model_request, to_stored
+from ore.runs.shapes import initial_response, model_request, to_stored, warnings
 from ore.stores.base import Lease, Store, StoredRun
 from ore.tools.base import Hosted, Tool, as_call
 
@@ -103,9 +103,9 @@ async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest
     """Tell the client that the request is taken; a background run is kept first, so that it cannot be lost."""
     if run.has_response:
         return
-    run.skipped = tuple(skipped(request.tools, target.model.capabilities.tool_types))
-    if run.skipped:
-        logger.warning("tools of types that %s cannot use were skipped: %s", target.model.id, ", ".join(run.skipped))
+    run.warnings = warnings(run.create, request, target.model.capabilities)
+    if run.warnings:
+        logger.warning("%s: %s", target.model.id, "; ".join(run.warnings))
     initial = initial_response(run, request)
     if run.durable is not None:
         record = StoredRun(request=encode(run.create), progress=b"", streamed=run.create.stream)

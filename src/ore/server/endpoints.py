@@ -329,11 +329,8 @@ def model_object(model: Model) -> JsonObject:
 
 
 def _warnings(run: Run) -> dict[str, str]:
-    """Tools that nothing here can run are skipped, and the client is told (client rule 2)."""
-    if not run.skipped:
-        return {}
-    named = ", ".join(kind if kind.isascii() and kind.isprintable() else "?" for kind in run.skipped)[:400]
-    return {"x-ore-warning": f"tools of these types were skipped: {named}"}
+    """What of a request had no effect is told, and is no reason to refuse it (client rule 2)."""
+    return {"x-ore-warning": "; ".join(run.warnings)} if run.warnings else {}
 
 
 def _no_response(response_id: str) -> NotFound:

@@ -436,7 +436,10 @@ _HEADERS: JsonObject = {
         "description": "This answer was given before, to the same request under the same key.",
         "schema": {"const": "true"},
     },
-    "x-ore-warning": {"description": "Which tools were skipped, if any.", "schema": {"type": "string"}},
+    "x-ore-warning": {
+        "description": "What of the request had no effect, if anything: tools that were skipped, images that were not seen.",
+        "schema": {"type": "string"},
+    },
 }
 
 _RESPONSE_ID = _parameter("path", "response_id", {"type": "string"}, "As in the response's `id`.")
