@@ -437,7 +437,7 @@ _HEADERS: JsonObject = {
         "schema": {"const": "true"},
     },
     "x-ore-warning": {
-        "description": "What of the request had no effect, if anything: tools that were skipped, images that were not seen.",
+        "description": "What of the request had no effect: skipped tools, images that were not seen.",
         "schema": {"type": "string"},
     },
 }
