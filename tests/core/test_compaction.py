@@ -133,12 +133,13 @@ def test_what_could_not_be_sent_back_is_not_made() -> None:
 
 
 def test_the_request_for_a_summary_is_not_stored() -> None:
-    """It ends with our question, after all that was there."""
+    """It ends with our question, after all that was there, and is shortened where all of it is too long."""
     create = check_create({"model": "m", "input": "Hi"}, new_id)
     asked = compaction.summarising(create, new_id)
     assert asked.input[:-1] == create.input
     assert asked.input[-1]["content"][0]["text"] == compaction.ASKED
     assert not asked.store
+    assert asked.truncation == "auto"
 
 
 @given(st.lists(st.sampled_from(TALK)))

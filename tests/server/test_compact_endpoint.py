@@ -77,6 +77,13 @@ def test_a_chain_is_compacted(server: ScriptedServer) -> None:
     assert create(server, input="x", previous_response_id=made["id"]).error()["code"] == "previous_response_not_found"
 
 
+def test_a_trigger_says_it_twice(server: ScriptedServer) -> None:
+    """Who compacts and asks for a compaction gets one."""
+    made = compact(server, input=[{"role": "user", "content": "One."}, {"type": "compaction_trigger"}])
+    assert made.status == 200
+    assert [item["type"] for item in made.json()["output"]] == ["message", "compaction"]
+
+
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [

@@ -287,8 +287,8 @@ def test_names_of_lanes_are_bounded(socket: Socket, specification: Judge) -> Non
 # Memory
 
 
-def not_found(socket: Socket, response_id: str) -> bool:
-    error = socket.refused(model="echo", input="More", previous_response_id=response_id)["error"]
+def not_found(socket: Socket, response_id: str, **more: Any) -> bool:
+    error = socket.refused(model="echo", input="More", previous_response_id=response_id, **more)["error"]
     return (error["code"], error["param"]) == ("previous_response_not_found", "previous_response_id")
 
 
@@ -359,6 +359,14 @@ def test_a_failed_continuation_of_a_stored_response_can_be_tried_again(socket: S
     first = wire.final(socket.turn(model="echo", input="Hi"))["id"]
     socket.turn(model="breaks", input="Hi", previous_response_id=first)
     assert text_of(socket.turn(model="echo", input="Hi", previous_response_id=first)) == "3 items"
+
+
+def test_what_was_deleted_is_not_remembered(server: ScriptedServer, socket: Socket) -> None:
+    """A stored response is the store's to remember: deleted over HTTP, no socket continues it or stores it anew."""
+    first = wire.final(socket.turn(model="echo", input="Hi"))["id"]
+    assert wire.call(server.url, "DELETE", f"/v1/responses/{first}").status == 200
+    for store in (True, False):
+        assert not_found(socket, first, store=store)
 
 
 @pytest.mark.parametrize("store", [True, False])

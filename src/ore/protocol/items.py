@@ -87,6 +87,12 @@ def read_item(raw: JsonObject) -> Item:
     return made if msgspec.json.encode(made) == msgspec.json.encode(raw) else raw
 
 
+def as_object(item: Item) -> JsonObject:
+    """An item in the wire's shape, whoever made it."""
+    plain: JsonObject = item if isinstance(item, dict) else msgspec.to_builtins(item)
+    return plain
+
+
 ROLES = ("user", "assistant", "system", "developer")
 
 CALL_OUTPUTS = {

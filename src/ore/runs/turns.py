@@ -26,7 +26,7 @@ from ore.core.truncation import droppable, without
 from ore.errors import InternalFault, InvalidRequest, ModelFailed, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
-from ore.protocol.items import CustomToolCall, FunctionCall, Item
+from ore.protocol.items import CustomToolCall, FunctionCall, Item, as_object
 from ore.protocol.tools import check_tool_choice
 from ore.routing.router import Router, Target
 from ore.runs.context import opened_reasoning
@@ -70,7 +70,7 @@ def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelReque
     """
     create, progress = run.create, run.progress
     made = run.writer.response.output[: progress.first] if run.has_response else []
-    items = [*run.context.items, *(_plain(item) for item in made)]
+    items = [*run.context.items, *(as_object(item) for item in made)]
     if (at := compaction.newest(items)) is not None:
         inside = sealer.open(items[at]["encrypted_content"], purpose=compaction.PURPOSE, owner=run.owner)
         items = [*inside, *items[at + 1 :]]
@@ -254,8 +254,3 @@ def _is_for_client(item: Item) -> bool:
 
 
 _ANSWERED: Final = ("computer_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call")
-
-
-def _plain(item: Item) -> JsonObject:
-    plain: JsonObject = item if isinstance(item, dict) else msgspec.to_builtins(item)
-    return plain

@@ -5,14 +5,12 @@ Backends enforce what they can while the model writes; this is the last word, wh
 
 from collections.abc import Sequence
 
-import msgspec
-
 from ore.core import structured
 from ore.core.tool_choice import allows
 from ore.errors import InvalidRequest
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
-from ore.protocol.items import CALL_OUTPUTS, Item, Message
+from ore.protocol.items import CALL_OUTPUTS, Item, Message, as_object
 from ore.protocol.responses import Create
 from ore.protocol.tools import spread
 from ore.runs.judge import Judge
@@ -33,7 +31,7 @@ async def output_problem(
 
     `choice` is the `tool_choice` of the last turn, and `tools` are those of the whole context.
     """
-    for item in map(_as_object, output):
+    for item in map(as_object, output):
         if item.get("type") in CALL_OUTPUTS and (problem := await _call_problem(choice, tools, item, judge)):
             return problem
     return await _format_problem(create, output, judge)
@@ -53,15 +51,10 @@ async def _call_problem(
     return f"The model's arguments for '{name}' do not match its parameters: {problem}" if problem else None
 
 
-def _as_object(item: Item) -> JsonObject:
-    plain: JsonObject = item if isinstance(item, dict) else msgspec.to_builtins(item)
-    return plain
-
-
 async def _format_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
     """What is wrong with structured output. Refusals and calls are not held against the schema, nor is text beside."""
     wanted = create.text["format"]
-    if wanted["type"] == "text" or any(_as_object(item).get("type") in CALL_OUTPUTS for item in output):
+    if wanted["type"] == "text" or any(as_object(item).get("type") in CALL_OUTPUTS for item in output):
         return None
     parts = [part for item in output if isinstance(item, Message) for part in item.content]
     schema = wanted["schema"] if wanted.get("strict") else {"type": "object"} if wanted["type"] == "json_object" else {}
