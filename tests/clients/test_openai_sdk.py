@@ -15,25 +15,13 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import ResponseFunctionToolCall
 
+from clients.weather import WEATHER, WEATHER_QUESTION
 from clients.wire import get, wait_until
 from servers import OreProcess
 
 pytestmark = pytest.mark.engine
 
 MODEL = "ore-tiny"
-WEATHER: Any = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "Get the current weather for a city",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-        "additionalProperties": False,
-    },
-    "strict": True,
-}
-WEATHER_QUESTION = "What's the weather like in San Francisco?"
 ENDLESS: Any = {
     "type": "json_schema",
     "name": "endless",

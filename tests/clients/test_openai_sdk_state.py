@@ -12,24 +12,13 @@ import openai
 import pytest
 from openai import OpenAI
 
+from clients.weather import WEATHER
 from clients.wire import wait_until
 from ore.backends.scripted import says
 from ore.core.deltas import Finish, Reasoning, Text
 from servers import OreProcess, ScriptedServer
 
 MODEL = "ore-tiny"
-WEATHER: Any = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "Get the current weather for a city",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-        "additionalProperties": False,
-    },
-    "strict": True,
-}
 PERSON: Any = {
     "type": "json_schema",
     "name": "person",

@@ -1,7 +1,10 @@
 """A server that is killed in the middle of background streams: the next one goes on, and nobody can tell."""
 
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.takeover import Life, trial
@@ -28,13 +31,7 @@ def test_the_bundled_model_goes_on_too(tmp_path: Path) -> None:
     body = {"model": "ore-tiny", "input": "What is ORE?", "background": True, "stream": True}
     with Server(tmp_path, engine=True) as server:
         server.wait_until_ready()
-        seen = []
-        with Exchange(server.url, body) as exchange, pytest.raises(ConnectionError):
-            exchange.head()
-            for sent in suite_events(exchange.chunks()):
-                seen.append(sent)
-                if len(seen) == 12:
-                    server.kill()
+        seen = seen_until_cut_off(server.url, body, cut=server.kill)
     response_id = seen[0].json["response"]["id"]
     with Server(tmp_path, engine=True) as server:
         server.wait_until_ready()
@@ -48,6 +45,18 @@ def test_the_bundled_model_goes_on_too(tmp_path: Path) -> None:
     assert ended["output"][-1]["content"] == plain["output"][-1]["content"]
 
 
+def seen_until_cut_off(url: str, body: dict[str, Any], *, cut: Callable[[], None]) -> list[Sent]:
+    """The events of a stream that is broken off by `cut`, called after 12 of them."""
+    seen = []
+    with Exchange(url, body) as exchange, pytest.raises(ConnectionError):
+        exchange.head()
+        for sent in suite_events(exchange.chunks()):
+            seen.append(sent)
+            if len(seen) == 12:
+                cut()
+    return seen
+
+
 def replayed(url: str, path: str) -> list[Sent]:
     with Exchange(url, method="GET", path=path) as exchange:
         exchange.head()
@@ -59,13 +68,7 @@ def test_a_stopped_server_lets_go_of_what_it_cannot_finish(tmp_path: Path) -> No
     body = {"model": "steady", "input": "Hi", "background": True, "stream": True}
     with Server(tmp_path, server__shutdown_grace=0.1) as server:
         server.wait_until_ready()
-        seen = []
-        with Exchange(server.url, body) as exchange, pytest.raises(ConnectionError):
-            exchange.head()
-            for sent in suite_events(exchange.chunks()):
-                seen.append(sent)
-                if len(seen) == 12:
-                    server.send(signal.SIGTERM)
+        seen = seen_until_cut_off(server.url, body, cut=partial(server.send, signal.SIGTERM))
         assert server.wait() == 0
         assert "Traceback" not in server.log
     response_id = seen[0].json["response"]["id"]
