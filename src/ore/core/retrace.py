@@ -48,13 +48,13 @@ class Retrace:
 
     def __init__(self, seen: Sequence[e.Event], first: int) -> None:
         self._left: deque[_Seen] = deque()
-        self._first = first
         for event in seen:
             if getattr(event, "output_index", -1) >= first:
                 self._add(_seen(event, first))
         self._told: list[e.Event] = []
         self._shadow = ResponseWriter(lambda _: "", self._told.append)
-        self._shadow.begin(Response(id="", created_at=0, status="in_progress", model=""))
+        if self._left:
+            self._shadow.begin(Response(id="", created_at=0, status="in_progress", model=""))
 
     def _add(self, seen: _Seen) -> None:
         if self._left and seen.text and self._left[-1].said == seen.said:

@@ -400,9 +400,8 @@ class ResponseWriter:
         """What is open after an event of another writer's."""
         if isinstance(event, e.OutputItemAdded):
             kind, item = type(event.item), event.item
-            item_id = item["id"] if isinstance(item, dict) else item.id
             call = next((row for row in CALLS.values() if row.item is kind), None)
-            self._open = _Open(id=item_id, output_index=event.output_index, kind=kind, call=call)
+            self._open = _Open(id=items.id_of(item), output_index=event.output_index, kind=kind, call=call)
         elif isinstance(event, e.OutputItemDone):
             self._open = None
         elif self._open is not None and isinstance(event, e.ContentPartAdded | e.ReasoningSummaryPartAdded):

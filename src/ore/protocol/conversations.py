@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
-from ore.errors import InvalidRequest
+from ore.errors import InvalidRequest, NotFound
 from ore.ids import NewId
 from ore.protocol.configuration import check_metadata
 from ore.protocol.content import check_string
-from ore.protocol.decoding import JsonObject, convert, refuse_unknown
+from ore.protocol.decoding import JsonObject, convert, quoted, refuse_unknown
 from ore.protocol.items import check_item
 
 T = TypeVar("T", bound=Struct)
@@ -86,6 +86,11 @@ def check_conversation(value: str | JsonObject | None) -> str | None:
         message = "Missing required parameter: 'conversation.id'."
         raise InvalidRequest(message, code="missing_required_parameter", param="conversation.id")
     return check_string(value["id"], "conversation.id", 512)
+
+
+def no_conversation(conversation_id: str, *, param: str) -> NotFound:
+    """The fault of naming, in `param`, a conversation that is not there."""
+    return NotFound(f"Conversation with id {quoted(conversation_id)} not found.", param=param)
 
 
 def with_free_ids(items: list[JsonObject], taken: Collection[str], new_id: NewId) -> list[JsonObject]:

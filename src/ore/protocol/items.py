@@ -93,6 +93,11 @@ def as_object(item: Item) -> JsonObject:
     return plain
 
 
+def id_of(item: Item) -> str:
+    """An item's id, whoever made it."""
+    return str(item["id"]) if isinstance(item, dict) else item.id
+
+
 ROLES = ("user", "assistant", "system", "developer")
 
 CALL_OUTPUTS = {
@@ -106,6 +111,7 @@ CALL_OUTPUTS = {
 }
 """Calls that the client answers, and the item that answers each."""
 
+
 TOOL_ITEMS = ("tool_search_output", "additional_tools")
 """Items that bring tools, which can be called from there on."""
 
@@ -114,6 +120,11 @@ DEMANDS = {
     "configuration_update": "send 'reasoning' and 'text' with each request",
 }
 """Items that ask the server to do something; to keep them like history would be to ignore them."""
+
+
+def awaits_client(item: JsonObject) -> bool:
+    """Whether the client has to answer an item before the model goes on; a search that the server made is answered."""
+    return item.get("type") in CALL_OUTPUTS and item.get("execution") != "server"
 
 
 def check_input(value: Any, new_id: NewId) -> list[JsonObject]:

@@ -4,6 +4,7 @@ What is kept and what is sealed is decided in `ore.core.compaction`. A compactio
 queues, is cancelled and counts like any other) whose response is not shown.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final, Literal
 
@@ -15,7 +16,6 @@ from ore.core.deltas import Finish, Text
 from ore.core.deltas import Usage as Tokens
 from ore.core.sealing import Sealer
 from ore.errors import InternalFault, ModelFailed
-from ore.ids import NewId
 from ore.protocol import events as e
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
@@ -40,16 +40,21 @@ class Compaction(Struct, kw_only=True):
     usage: Usage
 
 
-def compacted(run: Run, sealer: Sealer, new_id: NewId) -> Compaction:
+def compacted(run: Run, sealer: Sealer) -> Compaction:
     """What an ended run of `compaction.summarising` comes to. Raises the run's fault when there is no summary."""
     response = run.response
     if run.fault is not None or response.usage is None:
         raise run.fault or InternalFault("The model was stopped before it had summarised. Send the request again.")
     context = run.context.items[:-1]  # without our own question
-    stands = compaction.window(context, _text_of(response), new_id)
-    sealed = sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner)
-    output = [*compaction.kept(context), compaction.item(sealed, new_id("compaction"))]
+    item = _sealed(run, sealer, context, _text_of(response), run.new_id("compaction"))
+    output = [*compaction.kept(context), item]
     return Compaction(id=run.id, created_at=run.created_at, output=output, usage=response.usage)
+
+
+def _sealed(run: Run, sealer: Sealer, context: Sequence[JsonObject], summary: str, item_id: str) -> JsonObject:
+    """The compaction item that stands for a context, of which the model has made a summary."""
+    stands = compaction.window(context, summary, run.new_id)
+    return compaction.item(sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner), item_id)
 
 
 def _text_of(response: Response) -> str:
@@ -64,9 +69,7 @@ async def compact(run: Run, shared: Shared, target: Target, tools: Hosted) -> No
         return
     item_id = run.writer.open_item or run.new_id("compaction")  # open already: begun by a process that died
     text, tokens = await _summary(run, shared, target, request, item_id)
-    stands = compaction.window(run.context.items, text, run.new_id)
-    sealed = shared.sealer.seal(stands, purpose=compaction.PURPOSE, owner=run.owner)
-    run.writer.close_whole(compaction.item(sealed, item_id))
+    run.writer.close_whole(_sealed(run, shared.sealer, run.context.items, text, item_id))
     run.progress.add(tokens)
     run.progress.first = 1
     if run.create.compacts:

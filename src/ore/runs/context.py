@@ -13,6 +13,7 @@ from ore.core import compaction, history
 from ore.core.history import Context
 from ore.core.sealing import NotOurs, Sealer
 from ore.errors import Conflict, InvalidRequest, NotFound
+from ore.protocol.conversations import no_conversation
 from ore.protocol.decoding import JsonObject, quoted
 from ore.runs.run import Run
 from ore.stores.base import MissingAncestor, Store
@@ -35,7 +36,7 @@ async def context(run: Run, store: Store, sealer: Sealer, *, hold: bool = True) 
     else:
         new = await _resolved(run, store, {item.get("id"): item for item in earlier})
     _check_reasoning(new, sealer, run.owner)
-    opened = partial(sealer.open, purpose=compaction.PURPOSE, owner=run.owner)
+    opened = opens_compaction(sealer, run.owner)
     if run.link is None and run.create.previous_response_id is not None:
         return history.context([], [*earlier, *new], run.new_id, opened)
     source = "conversation" if run.create.conversation is not None else "previous_response_id"
@@ -48,7 +49,7 @@ async def _conversation(run: Run, store: Store, conversation_id: str, *, hold: b
         await _hold(run, store, conversation_id)
     items = await store.conversation_items(run.owner, conversation_id, holder=run.id if hold else None)
     if items is None:
-        raise _no_conversation(conversation_id)
+        raise no_conversation(conversation_id, param="conversation")
     return [msgspec.json.decode(item.body) for item in items]
 
 
@@ -57,7 +58,7 @@ async def _hold(run: Run, store: Store, conversation_id: str) -> None:
     held = await store.lock_conversation(run.owner, conversation_id, run.id, run.seconds + LOCK_MARGIN)
     run.locked = bool(held)
     if held is None:
-        raise _no_conversation(conversation_id)
+        raise no_conversation(conversation_id, param="conversation")
     if not held:
         raise Conflict(
             "Another response is being made in this conversation. Send the request again when it has ended.",
@@ -65,10 +66,6 @@ async def _hold(run: Run, store: Store, conversation_id: str) -> None:
             param="conversation",
             headers={"retry-after": "1", "x-should-retry": "true"},
         )
-
-
-def _no_conversation(conversation_id: str) -> NotFound:
-    return NotFound(f"Conversation with id {quoted(conversation_id)} not found.", param="conversation")
 
 
 async def _earlier(run: Run, store: Store, *, hold: bool) -> list[JsonObject]:
@@ -139,6 +136,11 @@ def _check_reasoning(items: Sequence[JsonObject], sealer: Sealer, owner: str) ->
                     code="invalid_encrypted_content",
                     param=f"input[{index}].encrypted_content",
                 ) from None
+
+
+def opens_compaction(sealer: Sealer, owner: str) -> compaction.Open:
+    """What opens this owner's compaction items."""
+    return partial(sealer.open, purpose=compaction.PURPOSE, owner=owner)
 
 
 def sealed_reasoning(sealer: Sealer, owner: str, text: str, state: str | None) -> str:

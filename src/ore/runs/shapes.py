@@ -15,7 +15,7 @@ from ore.core.fold import Fold
 from ore.protocol.conversations import ConversationReference
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import decode, encode
-from ore.protocol.items import Item
+from ore.protocol.items import id_of
 from ore.protocol.responses import Create, Response
 from ore.routing.router import Target
 from ore.runs.run import Run
@@ -125,7 +125,7 @@ def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | N
         conversation=None if isinstance(response.conversation, UnsetType) else response.conversation.id,
         envelope=encode(msgspec.structs.replace(response, output=[])),
         input=tuple(StoredItem(item["id"], encode(item)) for item in new_input),
-        output=tuple(StoredItem(_id_of(item), encode(item)) for item in response.output),
+        output=tuple(StoredItem(id_of(item), encode(item)) for item in response.output),
     )
 
 
@@ -165,7 +165,3 @@ def unreadable(claimed: ClaimedRun, kept: Sequence[StoredEvent]) -> tuple[Stored
         for at, (kind, fields) in enumerate(both, number)
     ]
     return msgspec.structs.replace(claimed.response, status="failed", envelope=encode(body), output=()), events
-
-
-def _id_of(item: Item) -> str:
-    return str(item["id"]) if isinstance(item, dict) else item.id

@@ -21,6 +21,7 @@ from ore.protocol.conversations import (
     check_metadata_update,
     check_new_conversation,
     check_new_items,
+    no_conversation,
     with_free_ids,
 )
 from ore.protocol.decoding import JsonObject, quoted
@@ -81,7 +82,7 @@ class ConversationEndpoints:
         """`DELETE /conversations/{id}`: gone with its items; a second time is a 404. Responses made in it stay."""
         conversation_id = request.path_params["conversation_id"]
         if not await self._store.delete_conversation(OWNER, conversation_id):
-            raise _no_conversation(conversation_id)
+            raise no_conversation(conversation_id, param="conversation_id")
         return json_response(encode({"id": conversation_id, "object": "conversation.deleted", "deleted": True}))
 
     async def add_items(self, request: Request) -> HTTPResponse:
@@ -129,7 +130,7 @@ class ConversationEndpoints:
             stored = _to_stored(items)
             try:
                 if not await self._store.add_conversation_items(OWNER, conversation_id, stored):
-                    raise _no_conversation(conversation_id)
+                    raise no_conversation(conversation_id, param="conversation_id")
             except TakenIds as taken:
                 items = with_free_ids(items, taken.args[0], self._new_id)
             else:
@@ -148,12 +149,8 @@ def _shown(stored: StoredConversation) -> HTTPResponse:
 def _there(found: T | None, conversation_id: str) -> T:
     """What the store found in a conversation, or the 404 when there is no such conversation."""
     if found is None:
-        raise _no_conversation(conversation_id)
+        raise no_conversation(conversation_id, param="conversation_id")
     return found
-
-
-def _no_conversation(conversation_id: str) -> NotFound:
-    return NotFound(f"Conversation with id {quoted(conversation_id)} not found.", param="conversation_id")
 
 
 def _no_item(item_id: str) -> NotFound:

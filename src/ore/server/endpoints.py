@@ -37,7 +37,7 @@ from ore.runs.supervisor import Supervisor
 from ore.server.answers import item_list, json_response, object_list, unknown_cursor
 from ore.server.reading import OWNER, array, checked, flag, page_query
 from ore.server.sse import EventStream, while_connected
-from ore.stores.base import Store, StoredResponse, UnknownCursor
+from ore.stores.base import RunState, Store, StoredResponse, UnknownCursor
 
 logger = logging.getLogger("ore.server")
 
@@ -146,7 +146,7 @@ class Endpoints:
         async with while_connected(request.receive, partial(run.stop, "disconnected")):
             await run.ended()
         _check_stayed(run)
-        return json_response(encode(compacted(run, self._sealer, self._new_id)))
+        return json_response(encode(compacted(run, self._sealer)))
 
     async def input_tokens(self, request: Request) -> HTTPResponse:
         """`POST /responses/input_tokens`: what the model would be given, counted by its own tokenizer."""
@@ -173,9 +173,7 @@ class Endpoints:
     async def _replay(self, request: Request, response_id: str) -> EventStream:
         """The events of a background response, from the beginning or after a number, then those to come."""
         after, padded = _starting_after(request), flag(request, "include_obfuscation")
-        state = await self._store.run_state(OWNER, response_id)
-        if state is None and not self._running(response_id) and await self._store.load(OWNER, response_id) is None:
-            raise _no_response(response_id)
+        state = await self._background_state(response_id)
         if state is None or not state.streamed:
             message = (
                 "This response cannot be streamed because it was not created with background=true and stream=true. "
@@ -187,13 +185,18 @@ class Endpoints:
             raise InvalidRequest(message, param="stream")
         return self._stream(self._supervisor.follow(OWNER, response_id, after=after), padded)
 
+    async def _background_state(self, response_id: str) -> RunState | None:
+        """How a background response stands; None for any other. Raises `NotFound` when there is none at all."""
+        state = await self._store.run_state(OWNER, response_id)
+        if state is None and not self._running(response_id) and await self._store.load(OWNER, response_id) is None:
+            raise _no_response(response_id)
+        return state
+
     async def cancel(self, request: Request) -> HTTPResponse:
         """`POST /responses/{id}/cancel`: only for background responses; one that has ended stays as it is."""
         response_id = request.path_params["response_id"]
-        state = await self._store.run_state(OWNER, response_id)
+        state = await self._background_state(response_id)
         if state is None:
-            if not self._running(response_id) and await self._store.load(OWNER, response_id) is None:
-                raise _no_response(response_id)
             message = "Cannot cancel a synchronous response. Close its connection instead."
             raise InvalidRequest(message, param="response_id")
         if not state.ended:
