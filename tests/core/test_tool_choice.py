@@ -6,7 +6,7 @@ import pytest
 
 from ore.core.callable_tools import TOOL_TYPES
 from ore.core.deltas import Delta, Text, ToolArguments, ToolCall, WholeItem
-from ore.core.tool_choice import OneCall, ToolPlan, allows, check_possible, plan
+from ore.core.tool_choice import OneCall, ToolPlan, allows, check_possible, in_turn, plan
 from ore.errors import InvalidRequest
 
 F: dict[str, Any] = {"type": "function", "name": "f"}
@@ -57,6 +57,19 @@ def allowed(*entries: Any, **more: Any) -> dict[str, Any]:
 )
 def test_which_calls_a_choice_allows(choice: Any, calls: set[str]) -> None:
     assert {name for name, call in CALLS.items() if allows(choice, *call)} == calls
+
+
+@pytest.mark.parametrize(
+    ("choice", "later"),
+    [
+        *((choice, choice) for choice in ("none", "auto", allowed(F), allowed(F, mode="none"))),
+        *((choice, "auto") for choice in ("required", F, SHELL, allowed(F, mode="required"))),
+    ],
+    ids=str,
+)
+def test_a_choice_that_forces_a_call_is_spent_by_the_first_turn(choice: Any, later: Any) -> None:
+    assert in_turn(choice, 0) == choice
+    assert in_turn(choice, 1) == later
 
 
 def names(made: ToolPlan) -> tuple[list[str], list[str], bool]:

@@ -364,6 +364,31 @@ async def test_a_tool_that_must_be_called_must_be_called_once() -> None:
     assert [item["type"] for item in check_kept(place, run.id)["output"]] == ["test:count", "message"]
 
 
+async def test_a_spent_choice_is_not_held_against_a_run_that_is_taken_up() -> None:
+    """All was said when the process went: the next one judges by what the last turn was given."""
+
+    def script(request: ModelRequest) -> Sequence[Step]:
+        if request.tool_choice == "auto":
+            return [d.ToolCall("m", "mine"), d.ToolArguments("{}"), FINISH]
+        return counts("c")
+
+    place = Place(script, Counter())
+    async with place.process() as supervisor:
+        mine = {"type": "function", "name": "mine"}
+        run = place.start(supervisor, tools=[{"type": "test:count"}, mine], tool_choice={"type": "test:count"})
+        await run.begun()
+        begun = place.store.kept[OWNER, run.id]
+        await run.ended()
+    kept = place.store.runs[OWNER, run.id]
+    assert kept.events.pop().type == "response.completed"
+    kept.ended, kept.free, place.store.kept[OWNER, run.id] = False, True, begun
+    async with place.process():
+        await ended(place, run.id)
+    final = check_kept(place, run.id)
+    assert final["status"] == "completed"
+    assert [item["type"] for item in final["output"]] == ["test:count", "function_call"]
+
+
 @pytest.mark.parametrize(
     "choice",
     ["none", {"type": "allowed_tools", "tools": [{"type": "function", "name": "mine"}]}],

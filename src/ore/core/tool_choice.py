@@ -14,7 +14,7 @@ from ore.core.deltas import Delta, ToolArguments, ToolCall, WholeItem
 from ore.core.native_tools import NATIVE_CALLS, NATIVE_TOOLS
 from ore.errors import InvalidRequest
 from ore.protocol.decoding import JsonObject, quoted, quoted_all
-from ore.protocol.items import CALL_OUTPUTS
+from ore.protocol.items import awaits_client
 from ore.protocol.tools import NAMED_TOOLS, spread
 
 _CHOSEN_KINDS = {
@@ -65,6 +65,14 @@ def mode(choice: str | JsonObject) -> str:
     return str(choice.get("mode") or "auto") if choice["type"] == "allowed_tools" else "required"
 
 
+def in_turn(choice: str | JsonObject, turn: int) -> str | JsonObject:
+    """What holds in a response's turn, the first being 0.
+
+    A tool that must be called must be called once, or the response would never end (wire contract, 17.9).
+    """
+    return "auto" if turn > 0 and mode(choice) == "required" else choice
+
+
 def allows(choice: str | JsonObject, kind: str, name: str, namespace: str | None = None) -> bool:
     """Whether a call item of that type, name and namespace may be made (wire contract, 17.9)."""
     if isinstance(choice, str):
@@ -112,11 +120,7 @@ class OneCall:
     def lets(self, delta: Delta) -> bool:
         """Whether a delta may be written."""
         if not isinstance(delta, ToolArguments):
-            begins = isinstance(delta, ToolCall) or (isinstance(delta, WholeItem) and _is_call(delta.item))
+            begins = isinstance(delta, ToolCall) or (isinstance(delta, WholeItem) and awaits_client(delta.item))
             self._held = begins and self._called and not self._parallel
             self._called = self._called or begins
         return not self._held
-
-
-def _is_call(item: JsonObject) -> bool:
-    return item.get("type") in CALL_OUTPUTS and item.get("execution") != "server"

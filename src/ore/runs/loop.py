@@ -12,6 +12,7 @@ import anyio
 from msgspec import Struct
 
 from ore.core.callable_tools import effective_tools
+from ore.core.tool_choice import in_turn
 from ore.errors import (
     DeadlineExceeded,
     HTTPFault,
@@ -99,7 +100,8 @@ async def _judged(run: Run, shared: Shared) -> Outcome:
     if not run.response.output:
         run.writer.write_empty_message()
     offered = effective_tools(create.tools, run.context.items)
-    if problem := await output_problem(create, run.choice, offered, run.response.output, shared.judge):
+    choice = in_turn(create.tool_choice, run.progress.turns - 1)
+    if problem := await output_problem(create, choice, offered, run.response.output, shared.judge):
         return Outcome(status="failed", fault=ModelFailed(f"{problem}.", code="invalid_model_output"))
     return Outcome(status="completed")
 

@@ -38,7 +38,7 @@ class Run:
         *,
         new_id: NewId,
         created_at: int,
-        seconds: float = 600.0,
+        seconds: float,
         wire: Wire = BOTH,
         seal: Seal | None = None,
         remembered: Remembered | None = None,
@@ -77,8 +77,6 @@ class Run:
         """What the model is given, once it is known."""
         self.link: str | None = create.previous_response_id
         """The stored response whose items come before those that are stored with this one."""
-        self.choice: str | JsonObject = create.tool_choice
-        """The `tool_choice` of the last turn."""
         self.warnings: tuple[str, ...] = ()
         """What of the request had no effect, in sentences for a header."""
         self.fault: HTTPFault | None = None

@@ -21,15 +21,15 @@ from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCa
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
-from ore.core.tool_choice import OneCall, allows, check_possible
+from ore.core.tool_choice import OneCall, allows, check_possible, in_turn
 from ore.core.truncation import droppable, without
 from ore.errors import InternalFault, InvalidRequest, ModelFailed, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
-from ore.protocol.items import CustomToolCall, FunctionCall, Item, as_object
+from ore.protocol.items import as_object, awaits_client
 from ore.protocol.tools import check_tool_choice
 from ore.routing.router import Router, Target
-from ore.runs.context import opened_reasoning
+from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
 from ore.runs.shapes import initial_response, model_request, to_stored, warnings
@@ -71,15 +71,12 @@ def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelReque
     create, progress = run.create, run.progress
     made = run.writer.response.output[: progress.first] if run.has_response else []
     items = [*run.context.items, *(as_object(item) for item in made)]
-    if (at := compaction.newest(items)) is not None:
-        inside = sealer.open(items[at]["encrypted_content"], purpose=compaction.PURPOSE, owner=run.owner)
-        items = [*inside, *items[at + 1 :]]
+    items = compaction.unfold(items, opens_compaction(sealer, run.owner), "input")
     opened = [opened_reasoning(item, sealer, run.owner) if item["type"] == "reasoning" else item for item in items]
     shown = [call for item in opened for call in as_call(item)]
     request = model_request(create, target, shown, _offered(run, tools), run.owner)
-    if _choice_is_spent(run):
-        return msgspec.structs.replace(request, tool_choice="auto")
-    choice = tools.chosen(check_tool_choice(create.tool_choice, effective_tools(create.tools, items)))
+    wanted = in_turn(create.tool_choice, progress.turns)
+    choice = tools.chosen(check_tool_choice(wanted, effective_tools(create.tools, items)))
     check_possible(choice, request.tools, target.model.capabilities.tool_types)
     return msgspec.structs.replace(request, tool_choice=choice)
 
@@ -90,13 +87,6 @@ def _offered(run: Run, tools: Hosted) -> Sequence[JsonObject]:
     if limit is None or run.progress.made < limit:
         return tools.shown
     return [tool for tool in tools.shown if tool.get("name") not in tools.tools]
-
-
-def _choice_is_spent(run: Run) -> bool:
-    """A tool that must be called must be called once, or the response would never end (wire contract, 17.9)."""
-    choice = run.create.tool_choice
-    limits = isinstance(choice, dict) and choice["type"] == "allowed_tools" and choice["mode"] != "required"
-    return run.progress.turns > 0 and choice not in ("none", "auto") and not limits
 
 
 async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest) -> None:
@@ -182,10 +172,9 @@ async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> 
     run.seen = ()
     progress.add(finish.usage)
     progress.turns += 1
-    run.choice = request.tool_choice
     progress.calls = [] if cut else _within_limit(run, sift.calls)
-    answers = [item for item in run.writer.response.output[progress.first :] if _is_for_client(item)]
-    if cut or answers or not sift.calls or len(_offered(run, tools)) < len(tools.shown):
+    waits = any(awaits_client(as_object(item)) for item in run.writer.response.output[progress.first :])
+    if cut or waits or not sift.calls or len(_offered(run, tools)) < len(tools.shown):
         progress.ended = finish.reason
     elif progress.turns >= MAX_TURNS:
         progress.ended = "max_tool_calls"
@@ -246,11 +235,3 @@ def _within_limit(run: Run, calls: list[PendingCall]) -> list[PendingCall]:
     """Calls beyond `max_tool_calls` are ignored (wire contract, 17.8)."""
     limit = run.create.max_tool_calls
     return calls if limit is None else calls[: max(0, limit - run.progress.made)]
-
-
-def _is_for_client(item: Item) -> bool:
-    """Whether the client has to answer this item before the model goes on."""
-    return isinstance(item, FunctionCall | CustomToolCall) or (isinstance(item, dict) and item["type"] in _ANSWERED)
-
-
-_ANSWERED: Final = ("computer_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call")
