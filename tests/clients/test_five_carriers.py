@@ -147,7 +147,7 @@ def test_everything_that_a_model_can_say(scripted: ScriptedServer, rich: str) ->
     """Reasoning, refusals, citations and calls of every kind survive each carrier."""
     response = check_carriers(scripted.url, model=rich, input="Hi")
     assert response["status"] == "completed"
-    assert len({item["type"] for item in response["output"]}) == 5
+    assert len({item["type"] for item in response["output"]}) == 6
 
 
 def test_a_failure(scripted: ScriptedServer) -> None:

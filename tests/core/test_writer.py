@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.writing import CITED, LOGPROB, NOW, RICH, WHOLE_ITEMS, Recording, begun, recorded, scripts
+from core.writing import CITED, LOGPROB, NOW, RICH, SEARCH, WHOLE_ITEMS, Recording, begun, recorded, scripts
 from ore.core import deltas as d
 from ore.core.fold import Fold
 from ore.core.writer import ResponseWriter
@@ -193,6 +193,7 @@ SHORT: dict[type[e.Event], str] = {
     e.FunctionCallArgumentsDone: "args.",
     e.CustomToolCallInputDelta: "input",
     e.CustomToolCallInputDone: "input.",
+    e.PassedOn: "passed_on",
 }
 
 
@@ -518,3 +519,54 @@ def test_the_request_s_response_is_not_changed_by_the_writer() -> None:
     then = msgspec.json.encode(first)
     Recording(first).write(RICH).end()
     assert msgspec.json.encode(first) == then
+
+
+def test_an_upstreams_item_is_passed_on_with_its_events() -> None:
+    """Each event keeps its fields, and gets our place and number; the item keeps its id."""
+    searching = d.ItemEvent("response.web_search_call.searching", {"item_id": "ws_upstream", "more": [1]})
+    recording = recorded(
+        [d.Text("Hi"), d.ItemBegun(SEARCH | {"status": "in_progress"}), searching, d.WholeItem(SEARCH)]
+    )
+    added, passed, done = recording.wire[-4:-1]
+    assert added["item"] == SEARCH | {"status": "in_progress"}
+    assert {key: passed[key] for key in ("type", "item_id", "output_index", "more")} == {
+        "type": "response.web_search_call.searching",
+        "item_id": "ws_upstream",
+        "output_index": 1,
+        "more": [1],
+    }
+    assert done["item"] == recording.final["output"][1] == SEARCH
+    assert [e.encode(e.decode(e.encode(event))) for event in recording.events] == list(map(e.encode, recording.events))
+
+
+def test_an_event_without_an_item_id_gets_none() -> None:
+    """Shell events name no item (section 7.2)."""
+    events = [d.ItemBegun(SEARCH), d.ItemEvent("response.shell_call_command.added", {"command_index": 0})]
+    assert "item_id" not in recorded([*events, d.WholeItem(SEARCH)]).wire[-3]
+
+
+def test_an_id_that_an_upstream_gives_twice_is_used_once() -> None:
+    """Ids are unique within a response, whatever an upstream does (section 5)."""
+    again = [d.ItemBegun(SEARCH), d.ItemEvent("response.web_search_call.completed", {"item_id": "x"})]
+    recording = recorded([d.WholeItem(SEARCH), *again, d.WholeItem(SEARCH)])
+    first, second = recording.final["output"]
+    assert (first["id"], second["id"]) == ("ws_upstream", "web_search_call_1")
+    assert recording.wire[-3]["item_id"] == "web_search_call_1"
+
+
+def test_items_and_parts_are_kept_apart_where_the_upstream_tells_them_apart() -> None:
+    """Two messages with their phases, and two parts of one."""
+    said = [d.Begin("message", "commentary"), d.Text("a"), d.Begin("part"), d.Text("b")]
+    output = recorded([*said, d.Begin("message", "final_answer"), d.Text("c"), d.Begin("message"), d.Text("d")]).final[
+        "output"
+    ]
+    assert [item.get("phase") for item in output] == ["commentary", "final_answer", None]
+    assert [[part["text"] for part in item["content"]] for item in output] == [["a", "b"], ["c"], ["d"]]
+
+
+def test_reasoning_ends_with_the_state_that_the_backend_wants_back() -> None:
+    """What comes after it is another item, which has a state of its own."""
+    said = [d.Reasoning("a"), d.ReasoningState("1"), d.Reasoning("b"), d.ReasoningState("2"), d.ReasoningState("3")]
+    recording = Recording(seal=lambda text, state: f"{text}/{state}")
+    output = recording.write(said).end().final["output"]
+    assert [item["encrypted_content"] for item in output] == ["a/1", "b/2", "/3"]

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from ore.core import deltas as d
-from ore.core.writer import ResponseWriter
+from ore.core.writer import ResponseWriter, Seal
 from ore.errors import HTTPFault, ModelFailed
 from ore.ids import NewId
 from ore.protocol import events as e
@@ -45,9 +45,9 @@ def begun(**more: Any) -> Response:
 class Recording:
     """A writer, and every event that it made."""
 
-    def __init__(self, response: Response | None = None, wire: Wire = BOTH) -> None:
+    def __init__(self, response: Response | None = None, wire: Wire = BOTH, seal: Seal | None = None) -> None:
         self.events: list[e.Event] = []
-        self.writer = ResponseWriter(counted(), self.events.append, wire=wire)
+        self.writer = ResponseWriter(counted(), self.events.append, wire=wire, seal=seal)
         self.writer.begin(response or begun())
 
     def write(self, deltas: Iterable[d.Delta]) -> "Recording":
@@ -103,6 +103,13 @@ WHOLE_ITEMS: list[JsonObject] = [
     {"type": "compaction", "encrypted_content": "e"},
 ]
 
+SEARCH: JsonObject = {
+    "type": "web_search_call",
+    "id": "ws_upstream",
+    "status": "completed",
+    "action": {"type": "search", "query": "q", "queries": ["q"]},
+}
+
 RICH: tuple[d.Delta, ...] = (
     d.Reasoning("Let me "),
     d.Reasoning("think."),
@@ -125,6 +132,13 @@ RICH: tuple[d.Delta, ...] = (
     d.ToolArguments("{}"),
     d.ToolCall("call_4", "shell", kind="shell_call"),
     d.ToolArguments('{"commands": ["ls"]}'),
+    d.ItemBegun(SEARCH | {"status": "in_progress"}),
+    d.ItemEvent("response.web_search_call.searching", {"item_id": "ws_upstream"}),
+    d.WholeItem(SEARCH),
+    d.Begin("message", "commentary"),
+    d.Text("Found "),
+    d.Begin("part"),
+    d.Text("it."),
 )
 """Every kind of delta at least once, and every kind of event."""
 

@@ -178,7 +178,7 @@ def test_the_final_response_parses_as_the_sdk_s_type(status: str) -> None:
     assert response.status == status
     assert extras(response) <= ONLY_OURS
     assert [item.type for item in response.output] == [item["type"] for item in shown["output"]]
-    assert response.output_text == "Hello. More."
+    assert response.output_text == "Hello. More.Found it."
 
 
 def test_echoed_settings_parse_as_the_sdk_s_types() -> None:

@@ -219,7 +219,7 @@ async def test_a_response_that_cannot_be_saved_fails(error: Exception, code: str
         assert played.final["status"] == "failed"
         assert played.final["error"]["code"] == code
         assert SECRET not in b"".join(played.bodies).decode()
-        assert len(played.final["output"]) == 7
+        assert len(played.final["output"]) == 9
 
 
 async def test_a_store_that_hangs_does_not_hang_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a backend may say: a closed union of ten frozen values.
+"""What a backend may say: a closed union of thirteen frozen values.
 
 Small on purpose: a translator for a new engine or provider must be writable in an afternoon. A delta has no id, no
 index and no number; only `ore.core.writer` mints those.
@@ -7,6 +7,8 @@ index and no number; only `ore.core.writer` mints those.
 from typing import Any, Literal
 
 from msgspec import Struct
+
+from ore.protocol.items import Phase
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -26,6 +28,17 @@ class Usage(Struct, frozen=True, kw_only=True):
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+class Begin(Struct, frozen=True, tag=True):
+    """A message, a reasoning item or a part of the open item begins, even where one of its kind is open.
+
+    Only for upstreams that tell items and parts apart; others have them opened by what they say. `phase` is a message's
+    (wire contract, 5.1).
+    """
+
+    what: Literal["message", "reasoning", "part"]
+    phase: Phase | None = None
 
 
 class Text(Struct, frozen=True, tag=True):
@@ -54,7 +67,10 @@ class Reasoning(Struct, frozen=True, tag=True):
 
 
 class ReasoningState(Struct, frozen=True, tag=True):
-    """What the backend wants back with the reasoning item that is open: a signature, an encrypted blob."""
+    """What the backend wants back with the reasoning item that is open: a signature, an encrypted blob.
+
+    It comes at the item's end: reasoning that follows it is another item.
+    """
 
     state: str
 
@@ -91,6 +107,19 @@ class ToolArguments(Struct, frozen=True, tag=True):
     text: str
 
 
+class ItemBegun(Struct, frozen=True, tag=True):
+    """An item that the upstream makes by itself begins, in the wire's shape and with its id; `WholeItem` ends it."""
+
+    item: dict[str, Any]
+
+
+class ItemEvent(Struct, frozen=True, tag=True):
+    """An event about the item begun by `ItemBegun`: its wire name, and the fields that are its own (section 7.2)."""
+
+    name: str
+    fields: dict[str, Any]
+
+
 class WholeItem(Struct, frozen=True, tag=True):
     """An item that the upstream already made, in the wire's shape; kept as it came, with its id if it has one."""
 
@@ -102,10 +131,13 @@ class Finish(Struct, frozen=True, tag=True):
 
     reason: Literal["stop", "max_output_tokens", "content_filter", "tool_calls"]
     usage: Usage = Usage()
+    service_tier: str | None = None
+    """The tier that the upstream says it used."""
 
 
 Delta = (
-    Text
+    Begin
+    | Text
     | Annotation
     | Refusal
     | Reasoning
@@ -113,6 +145,8 @@ Delta = (
     | ReasoningSummary
     | ToolCall
     | ToolArguments
+    | ItemBegun
+    | ItemEvent
     | WholeItem
     | Finish
 )

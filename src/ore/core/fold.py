@@ -234,6 +234,7 @@ _APPLY: dict[type[e.Event], Callable[[Fold, Any], None]] = {
     e.Failed: _lifecycle,
     e.Error: _nothing,
     e.Compacting: _nothing,
+    e.PassedOn: _nothing,
     e.OutputItemAdded: _item_added,
     e.OutputItemDone: _item_done,
     e.ContentPartAdded: _part_added,

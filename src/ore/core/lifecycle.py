@@ -46,10 +46,12 @@ MAY_FOLLOW: Final[dict[type[e.Event], frozenset[type[e.Event] | None]]] = {
     e.CustomToolCallInputDelta: frozenset({e.OutputItemAdded, e.CustomToolCallInputDelta}),
     e.CustomToolCallInputDone: frozenset({e.OutputItemAdded, e.CustomToolCallInputDelta}),
     e.Compacting: frozenset({e.OutputItemAdded}),
+    e.PassedOn: frozenset({e.OutputItemAdded, e.PassedOn}),
     e.OutputItemDone: frozenset(
         {
             e.OutputItemAdded,
             e.Compacting,
+            e.PassedOn,
             e.ContentPartDone,
             e.ReasoningSummaryPartDone,
             e.FunctionCallArgumentsDone,

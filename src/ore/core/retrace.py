@@ -75,8 +75,7 @@ class Retrace:
             if rest:
                 fields = {"text": rest, "logprobs": ()} if isinstance(delta, deltas.Text) else {"text": rest}
                 return msgspec.structs.replace(delta, **fields)
-        begins_unseen = isinstance(delta, deltas.ToolCall) and delta.kind in NATIVE_CALLS and not self._left
-        return delta if begins_unseen else None  # a native call has no event of its own until it closes
+        return delta if not self._left and _begins_unseen(delta) else None
 
     @property
     def over(self) -> bool:
@@ -108,8 +107,13 @@ class Retrace:
         return text[left:]
 
 
+def _begins_unseen(delta: deltas.Delta) -> bool:
+    """Whether it begins something that has no event of its own yet."""
+    return isinstance(delta, deltas.Begin) or (isinstance(delta, deltas.ToolCall) and delta.kind in NATIVE_CALLS)
+
+
 def _seen(event: e.Event, first: int) -> _Seen:
-    said: dict[str, Any] = msgspec.to_builtins(event)
+    said: dict[str, Any] = event.on_the_wire() if isinstance(event, e.PassedOn) else msgspec.to_builtins(event)
     said["output_index"] -= first
     said["type"] = _SAME.get(said["type"], said["type"])
     return _Seen(_bare(said), [str(said["delta"]) if _is_delta(event) else ""])

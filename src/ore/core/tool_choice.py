@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from msgspec import Struct
 
 from ore.core.callable_tools import CallableTool, callable_tools, is_usable, shown_name
-from ore.core.deltas import Delta, ToolArguments, ToolCall, WholeItem
+from ore.core.deltas import Delta, ItemBegun, ItemEvent, ToolArguments, ToolCall, WholeItem
 from ore.core.native_tools import NATIVE_CALLS, NATIVE_TOOLS
 from ore.errors import InvalidRequest
 from ore.protocol.decoding import JsonObject, quoted, quoted_all
@@ -116,11 +116,15 @@ class OneCall:
         self._parallel = parallel
         self._called = False
         self._held = False
+        self._begun = False
 
     def lets(self, delta: Delta) -> bool:
         """Whether a delta may be written."""
-        if not isinstance(delta, ToolArguments):
-            begins = isinstance(delta, ToolCall) or (isinstance(delta, WholeItem) and awaits_client(delta.item))
+        goes_on = isinstance(delta, ToolArguments | ItemEvent) or (isinstance(delta, WholeItem) and self._begun)
+        self._begun = isinstance(delta, ItemBegun) or (isinstance(delta, ItemEvent) and self._begun)
+        if not goes_on:
+            item = delta.item if isinstance(delta, ItemBegun | WholeItem) else {}
+            begins = isinstance(delta, ToolCall) or awaits_client(item)
             self._held = begins and self._called and not self._parallel
             self._called = self._called or begins
         return not self._held

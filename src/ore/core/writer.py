@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ore.core import deltas
 from ore.core.fold import Fold
@@ -139,6 +139,8 @@ class _Open(Struct):
     annotations: list[JsonObject] = []
     state: str | None = None
     """What the backend wants back with a reasoning item."""
+    by_upstream: bool = False
+    """Whether the upstream makes it, and says when it ends."""
 
 
 Seal = Callable[[str, str | None], str]
@@ -170,6 +172,7 @@ class ResponseWriter:
         self._number = 0
         self._open: _Open | None = None
         self._native: _Native | None = None
+        self._phase: items.Phase | UnsetType = UNSET
         self._fold = Fold()
 
     @property
@@ -214,6 +217,12 @@ class ResponseWriter:
             self._open_call(delta)
         elif isinstance(delta, deltas.Annotation):
             self._write_annotation(delta.annotation)
+        elif isinstance(delta, deltas.Begin):
+            self._begin_anew(delta)
+        elif isinstance(delta, deltas.ItemBegun):
+            self._begin_item(delta.item)
+        elif isinstance(delta, deltas.ItemEvent):
+            self._pass_on(delta)
         elif isinstance(delta, deltas.WholeItem):
             self._write_whole(delta.item)
         elif isinstance(delta, deltas.ReasoningState):
@@ -312,7 +321,7 @@ class ResponseWriter:
         self.close()
 
     def _ensure_part(self, kind: PartKind, summary_key: int) -> None:
-        if self._open is None or self._open.kind is not kind.item:
+        if self._open is None or self._open.kind is not kind.item or self._open.state is not None:
             self.close()
             self._open_item(kind.item)
         assert self._open is not None  # noqa: S101
@@ -343,7 +352,10 @@ class ResponseWriter:
 
     def _open_item(self, kind: type[items.Message] | type[items.Reasoning]) -> None:
         if kind is items.Message:
-            item: items.MadeItem = items.Message(id=self._new_id("message"), status="in_progress", content=[])
+            item: items.MadeItem = items.Message(
+                id=self._new_id("message"), status="in_progress", phase=self._phase, content=[]
+            )
+            self._phase = UNSET
         else:
             item = items.Reasoning(id=self._new_id("reasoning"), status="in_progress", summary=[])
         self._add(item, None)
@@ -379,10 +391,42 @@ class ResponseWriter:
         if text:
             self._emit(self._open.call.delta, item_id=self._open.id, output_index=self._open.output_index, delta=text)
 
+    def _begin_anew(self, delta: deltas.Begin) -> None:
+        """Close what the next delta would otherwise go on with."""
+        if delta.what == "part":
+            self._close_part()
+            return
+        self.close()
+        self._phase = UNSET if delta.phase is None else delta.phase
+
+    def _begin_item(self, item: JsonObject) -> None:
+        self.close()
+        self.open_whole(self._with_own_id(item))
+        assert self._open is not None  # noqa: S101
+        self._open.by_upstream = True
+
     def _write_whole(self, item: JsonObject) -> None:
-        item = item if item.get("id") else {**item, "id": self._new_id(str(item.get("type")))}
+        """An item that was begun keeps the id under which it was."""
+        if self._open is not None and self._open.by_upstream:
+            self.close_whole({**item, "id": self._open.id})
+            return
+        item = self._with_own_id(item)
         self.open_whole(item)
         self.close_whole(item)
+
+    def _with_own_id(self, item: JsonObject) -> JsonObject:
+        """The item with the id that its upstream gave, unless there is none, or another item has it."""
+        taken = {items.id_of(each) for each in self._fold.response.output}
+        given = item.get("id")
+        if isinstance(given, str) and given and given not in taken:
+            return item
+        return {**item, "id": self._new_id(str(item.get("type")))}
+
+    def _pass_on(self, delta: deltas.ItemEvent) -> None:
+        open_ = self._open
+        if open_ is None or not open_.by_upstream:
+            raise TypeError("an event came without its item")
+        self._emit(e.PassedOn, name=delta.name, item_id=open_.id, output_index=open_.output_index, fields=delta.fields)
 
     def remember_state(self, state: str) -> None:
         """The state of the reasoning item that is open, told again; of one that is closed, it has been sealed."""
@@ -390,7 +434,7 @@ class ResponseWriter:
             self._open.state = state
 
     def _keep_state(self, state: str) -> None:
-        if self._open is None or self._open.kind is not items.Reasoning:
+        if self._open is None or self._open.kind is not items.Reasoning or self._open.state is not None:
             self.close()
             self._open_item(items.Reasoning)
         assert self._open is not None  # noqa: S101
@@ -402,6 +446,7 @@ class ResponseWriter:
             kind, item = type(event.item), event.item
             call = next((row for row in CALLS.values() if row.item is kind), None)
             self._open = _Open(id=items.id_of(item), output_index=event.output_index, kind=kind, call=call)
+            self._open.by_upstream = isinstance(item, dict)
         elif isinstance(event, e.OutputItemDone):
             self._open = None
         elif self._open is not None and isinstance(event, e.ContentPartAdded | e.ReasoningSummaryPartAdded):

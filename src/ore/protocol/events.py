@@ -152,6 +152,22 @@ class Compacting(_OfItem, tag="response.compaction.compacting"):
     """A summary is being sampled; only for requests that asked for compaction."""
 
 
+class PassedOn(Event, tag="ore:passed_on"):
+    """An event about an item that an upstream makes by itself (7.2), passed on as it came."""
+
+    name: str
+    """Its type on the wire."""
+    item_id: str
+    output_index: int
+    fields: JsonObject
+
+    def on_the_wire(self) -> JsonObject:
+        """The event as clients see it. Some families name no item: theirs do not get an `item_id`."""
+        of = {"item_id": self.item_id} if "item_id" in self.fields else {}
+        at = {"sequence_number": self.sequence_number, "output_index": self.output_index}
+        return {**self.fields, "type": self.name, **at, **of}
+
+
 class Error(Event, tag="error"):
     """Nested, flat, or both at once: the only shape that every streaming client reports (8.4)."""
 
@@ -185,6 +201,8 @@ _encoder = msgspec.json.Encoder()
 
 def event_type(event: Event) -> str:
     """The wire name, e.g. `response.output_text.delta`."""
+    if isinstance(event, PassedOn):
+        return event.name
     tag = event.__struct_config__.tag
     assert isinstance(tag, str)  # noqa: S101
     return tag
@@ -193,6 +211,8 @@ def event_type(event: Event) -> str:
 def decode(body: bytes) -> Event:
     """The event that `encode` made these bytes of. Encoding it again gives the same bytes."""
     raw = msgspec.json.decode(body)
+    if raw["type"] not in BY_TYPE:
+        return _passed_on(raw)
     if "item" in raw:
         return BY_TYPE[raw.pop("type")](**{**raw, "item": read_item(raw["item"])})
     if "response" in raw:
@@ -202,6 +222,17 @@ def decode(body: bytes) -> Event:
     return msgspec.convert(raw, BY_TYPE[raw["type"]])
 
 
+def _passed_on(raw: JsonObject) -> PassedOn:
+    fields = {key: value for key, value in raw.items() if key not in ("type", "sequence_number", "output_index")}
+    return PassedOn(
+        sequence_number=raw["sequence_number"],
+        name=raw["type"],
+        item_id=str(raw.get("item_id", "")),
+        output_index=raw["output_index"],
+        fields=fields,
+    )
+
+
 def decode_response(body: bytes) -> Response:
     """The response that `encode` made these bytes of."""
     return read_response(msgspec.json.decode(body))
@@ -209,4 +240,4 @@ def decode_response(body: bytes) -> Response:
 
 def encode(value: Any) -> bytes:
     """The one encoder: whatever leaves ORE as JSON is made here, so equal objects are equal bytes."""
-    return _encoder.encode(value)
+    return _encoder.encode(value.on_the_wire() if type(value) is PassedOn else value)

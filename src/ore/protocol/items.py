@@ -27,13 +27,14 @@ from ore.protocol.decoding import JsonObject, one_of, type_name
 from ore.protocol.tools import check_tools
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Phase = Literal["commentary", "final_answer"]
 
 
 class Message(Struct, tag_field="type", tag="message", kw_only=True):
     id: str
     status: ItemStatus
     role: Literal["assistant"] = "assistant"
-    phase: Literal["commentary", "final_answer"] | UnsetType = UNSET
+    phase: Phase | UnsetType = UNSET
     content: list[Part]
 
 

@@ -10,7 +10,7 @@ from ore.core.tool_choice import allows
 from ore.errors import InvalidRequest
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
-from ore.protocol.items import CALL_OUTPUTS, Item, Message, as_object
+from ore.protocol.items import Item, Message, as_object, awaits_client
 from ore.protocol.responses import Create
 from ore.protocol.tools import spread
 from ore.runs.judge import Judge
@@ -32,7 +32,7 @@ async def output_problem(
     `choice` is the `tool_choice` of the last turn, and `tools` are those of the whole context.
     """
     for item in map(as_object, output):
-        if item.get("type") in CALL_OUTPUTS and (problem := await _call_problem(choice, tools, item, judge)):
+        if awaits_client(item) and (problem := await _call_problem(choice, tools, item, judge)):
             return problem
     return await _format_problem(create, output, judge)
 
@@ -54,7 +54,7 @@ async def _call_problem(
 async def _format_problem(create: Create, output: list[Item], judge: Judge) -> str | None:
     """What is wrong with structured output. Refusals and calls are not held against the schema, nor is text beside."""
     wanted = create.text["format"]
-    if wanted["type"] == "text" or any(as_object(item).get("type") in CALL_OUTPUTS for item in output):
+    if wanted["type"] == "text" or any(awaits_client(as_object(item)) for item in output):
         return None
     parts = [part for item in output if isinstance(item, Message) for part in item.content]
     schema = wanted["schema"] if wanted.get("strict") else {"type": "object"} if wanted["type"] == "json_object" else {}
