@@ -42,7 +42,8 @@ async def test_a_run_that_nothing_disturbs() -> None:
         assert played.final["completed_at"] == NOW
         assert played.final["usage"]["total_tokens"] == 5
         assert [item["type"] for item in played.final["output"]] == [
-            *("reasoning", "message", "function_call", "reasoning", "custom_tool_call", "function_call", "shell_call")
+            *("reasoning", "message", "function_call", "reasoning", "custom_tool_call", "function_call", "shell_call"),
+            *("web_search_call", "message"),
         ]
 
 

@@ -49,6 +49,11 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     top_logprobs: int | None = None
     """None: no logprobs wanted. 0..20: the chosen token's logprob, with so many alternatives."""
     prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    include: tuple[str, ...] = ()
+    max_tool_calls: int | None = None
+    passed_on: JsonObject = field(default_factory=dict)
+    """Fields of OpenAI's API that mean something to it alone, as the client sent them: `service_tier`, `user`, ..."""
     owner: str = ""
     """Who asks: for fairness between owners and for cache isolation; never sent to a provider."""
 
@@ -66,6 +71,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     reasoning: bool = False
     images: bool = False
     files: bool = False
+    max_output_tokens: int | None = None
+    """Tokens of an answer, at most; None when unknown."""
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -77,6 +84,17 @@ class Model(Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     defaults: Sampling = Sampling()
     """What the model is sampled with when the request does not say."""
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """How busy a backend is right now."""
+
+    running: int = 0
+    waiting: int = 0
+    slots: int | None = None
+    """How many may run at the same time; None: no bound is known."""
+    wait_seconds: float = 0.0
+    """How long one more request would wait before it is worked on, as far as can be told."""
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -109,6 +127,12 @@ class Backend(Protocol):
 
     async def models(self) -> list[Model]:
         """What this backend can serve now."""
+
+    def model(self, name: str) -> Model | None:
+        """The model of that name, when this backend serves it. Called for every request: asks nobody."""
+
+    def load(self) -> Load:
+        """How busy it is. Called for every request: asks nobody."""
 
     async def health(self) -> Health:
         """Cheap: called by every readiness probe."""

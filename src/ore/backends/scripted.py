@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ore.backends.base import Capabilities, Health, Model, ModelRequest
+from ore.backends.base import Health, Load, Model, ModelRequest
 from ore.core.deltas import Delta, Finish, Text, Usage
 
 Step = Delta | float | Exception
@@ -64,7 +64,13 @@ class ScriptedBackend:
         return len(request.items)
 
     async def models(self) -> list[Model]:
-        return [Model(id=name, owned_by="scripted", capabilities=Capabilities()) for name in self._scripts]
+        return [Model(id=name, owned_by="scripted") for name in self._scripts]
+
+    def model(self, name: str) -> Model | None:
+        return Model(id=name, owned_by="scripted") if name in self._scripts else None
+
+    def load(self) -> Load:
+        return Load(running=self.active)
 
     async def health(self) -> Health:
         return Health(ok=True, detail={"active": self.active})

@@ -17,8 +17,8 @@ import anyio.to_thread
 import jinja2
 from msgspec import Struct, structs
 
-from ore.backends.base import Capabilities, Health, JsonObject, Model, ModelRequest, Sampling
-from ore.backends.local.admission import Admission, Ticket
+from ore.backends.admission import Admission, Ticket
+from ore.backends.base import Capabilities, Health, JsonObject, Load, Model, ModelRequest, Sampling
 from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate
 from ore.backends.local.engine_process import EngineProcess
@@ -129,12 +129,21 @@ class LlamaCpp:
 
     async def models(self) -> list[Model]:
         """The one model. Before `start` its capabilities are not known."""
+        return [self._model()]
+
+    def model(self, name: str) -> Model | None:
+        return self._model() if name == self.name else None
+
+    def load(self) -> Load:
+        return self._admission.load()
+
+    def _model(self) -> Model:
         facts = self._facts
         capabilities = Capabilities(logprobs=True)
         if facts is not None:
             capabilities = Capabilities(context_window=facts.context, logprobs=True, reasoning=facts.markup.thinks)
         defaults = Sampling(temperature=self.options.temperature, top_p=self.options.top_p)
-        return [Model(id=self.name, created=self._created, capabilities=capabilities, defaults=defaults)]
+        return Model(id=self.name, created=self._created, capabilities=capabilities, defaults=defaults)
 
     async def health(self) -> Health:
         """Whether the process is up, and how busy it is. Asks nobody."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ore.backends.local.admission import Admission, Ticket
+from ore.backends.admission import Admission, Ticket
 from ore.errors import TooManyRequests
 
 pytestmark = pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""Who may use the engine now, who waits, and who is sent away: FIFO within an owner, round robin between owners.
+"""Who may use an engine or a provider, who waits, who is sent away: FIFO within an owner, round robin between owners.
 
 Pure bookkeeping on one event loop: it never looks at a request and refuses to wait by itself; a ticket is awaited by
 whoever holds it.
@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
+from ore.backends.base import Load
 from ore.errors import TooManyRequests
 
 LONGEST_RETRY: Final = 120.0
@@ -84,6 +85,12 @@ class Admission:
                 "Try again a little later.",
                 retry_after=self.estimate(),
             )
+
+    def load(self) -> Load:
+        """How busy it is, and how long one more request would wait."""
+        free = len(self._running) < self.slots
+        seconds = 0.0 if free else self._typical * (self._waiting + 1) / self.slots
+        return Load(running=self.running, waiting=self._waiting, slots=self.slots, wait_seconds=seconds)
 
     def estimate(self) -> float:
         """Seconds until a place in the queue is likely to be free."""

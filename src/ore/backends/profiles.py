@@ -1,0 +1,98 @@
+"""What is known of model families, as data (`profiles.toml`): a quirk of a model is a row there, not a branch.
+
+A profile is made of all rows whose patterns fit the model's name, later rows over earlier ones; a row may be bound to
+some kinds of provider. Nothing here asks a provider: what discovery learns is laid over the profile by `provider`.
+"""
+
+import tomllib
+from fnmatch import fnmatchcase
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from ore.backends.base import Capabilities
+from ore.core.callable_tools import TOOL_TYPES
+
+
+class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one model can do, and how it wants to be asked. Times are in seconds, sizes in tokens."""
+
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    images: bool = False
+    files: bool = False
+    """Whether it reads PDF files; text files are inlined for those that do not."""
+    tools: bool = True
+    tool_types: tuple[str, ...] | None = None
+    """The tool types that are sent as they are; None: functions only, and the rest translated or skipped."""
+    reasoning: bool = False
+    logprobs: bool = False
+    sampling: bool = True
+    """Whether it takes `temperature` and `top_p`; those that do not refuse requests with them."""
+    penalties: bool = True
+    seed: bool = True
+    stop: bool = True
+    json_schema: Literal["native", "tool", "prompt"] = "native"
+    """How it is held to a schema: by the provider, by a tool that it is made to call, or by asking."""
+    parallel_tool_calls: bool = True
+    """Whether it takes the field `parallel_tool_calls`."""
+    instructions_role: Literal["system", "developer"] = "system"
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    default_max_tokens: int = 8192
+    """Sent where the dialect demands a bound and the client named none."""
+    effort: Literal["none", "reasoning_effort", "budget", "adaptive", "chat_template_kwargs"] = "none"
+    """How `reasoning.effort` is said: not at all, as a word, as a budget of tokens, as thinking that adapts, or to the
+    chat template."""
+    summarised: bool = True
+    """Whether what it shows of its reasoning is a summary of it."""
+    reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+    """The field of a Chat Completions message in which its reasoning goes back."""
+    reasoning_back: Literal["never", "calls", "always"] = "never"
+    """When reasoning is given back: never, with the calls that it led to, or always."""
+    think_tags: bool = False
+    """Whether reasoning may stand between think tags in the text."""
+
+    def capabilities(self) -> Capabilities:
+        """What of it `GET /v1/models` shows and routing asks for."""
+        return Capabilities(
+            context_window=self.context_window,
+            max_output_tokens=self.max_output_tokens,
+            tools=self.tools,
+            tool_types=() if not self.tools else TOOL_TYPES if self.tool_types is None else self.tool_types,
+            logprobs=self.logprobs,
+            reasoning=self.reasoning,
+            images=self.images,
+            files=self.files,
+        )
+
+
+class _Row(Struct, frozen=True, forbid_unknown_fields=True):
+    models: tuple[str, ...]
+    """Patterns (`*`, `?`) over lower-case names."""
+    profile: dict[str, Any]
+    kinds: tuple[str, ...] = ()
+    """Kinds of provider that it is bound to; empty: all."""
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    row: tuple[_Row, ...]
+
+
+@lru_cache(maxsize=4096)
+def profile_of(kind: str, model: str) -> Profile:
+    """The profile of a provider's model, by the provider's kind and the model's name there."""
+    bare = model.lower().rsplit("/", 1)[-1]
+    fields: dict[str, Any] = {}
+    for row in _rows():
+        if (not row.kinds or kind in row.kinds) and any(fnmatchcase(bare, pattern) for pattern in row.models):
+            fields |= row.profile
+    return msgspec.convert(fields, Profile)
+
+
+@cache
+def _rows() -> tuple[_Row, ...]:
+    text = files("ore.backends").joinpath("profiles.toml").read_text("utf-8")
+    return msgspec.convert(tomllib.loads(text), _File).row

@@ -1,0 +1,275 @@
+"""One provider as a `Backend`: a dialect that translates, an `Upstream` that carries, profiles that know its models.
+
+The only place where a provider's errors become ours. It tries nothing twice (`ore.routing` does), keeps no answer, and
+sends nobody's key but its own.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from ore.backends.admission import Admission
+from ore.backends.base import Health, Load, Model, ModelRequest
+from ore.backends.dialect import Decoder, Dialect, Listed, Unintelligible, UpstreamError
+from ore.backends.profiles import Profile, profile_of
+from ore.backends.upstream import Answer, Refused, Upstream
+from ore.core.deltas import Delta, Finish
+from ore.errors import (
+    HTTPFault,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    PayloadTooLarge,
+    ServerFault,
+    TooManyRequests,
+    Unavailable,
+)
+
+logger = logging.getLogger("ore.backends")
+
+DISCOVERY_SECONDS: Final = 5.0
+"""How long a listing of models may take; then what was known before is shown."""
+
+MAX_QUOTED: Final = 500
+"""Characters of a provider's message that a client is shown."""
+
+BYTES_PER_TOKEN: Final = 4
+"""For an estimate, where a provider counts no tokens."""
+
+CONTEXT_TOO_LONG: Final = "context_length_exceeded"
+
+
+class ProviderOptions(Struct, frozen=True, kw_only=True):
+    """What a provider is configured with beside its address. Times are in seconds."""
+
+    kind: str
+    """`openai`, `anthropic`, ...: which rows of the profiles are meant for it."""
+    key: str = ""
+    models: tuple[str, ...] = ()
+    """The only models that may be asked for; empty: all that it has."""
+    discover: bool = True
+    discovery_ttl: float = 300.0
+    max_concurrent: int = 256
+    queue: int = 1024
+
+    def __repr__(self) -> str:
+        return f"ProviderOptions(kind={self.kind!r}, ...)"  # a key is in no log
+
+
+class Provider:
+    """A `Backend` in front of one provider's API."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        upstream: Upstream,
+        options: ProviderOptions,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = upstream.name
+        self._dialect = dialect
+        self._upstream = upstream
+        self._options = options
+        self._clock = clock
+        self._admission = Admission(options.max_concurrent, options.queue, clock)
+        self._listed: dict[str, Listed] = {}
+        self._listed_at: float | None = None
+        self._listing = anyio.Lock()
+
+    async def start(self) -> None:
+        """Asks nobody: a provider that is away must not keep the others from being served."""
+        await self._upstream.start()
+
+    async def stop(self) -> None:
+        await self._upstream.stop()
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Delta]]:
+        """See `Backend.stream`. A full queue is a 429; the wait for a place happens on entering."""
+        asked = self._dialect.ask(request, self._profile(request.model), self.name)
+        ticket = self._admission.enter(request.owner)
+        try:
+            await ticket.wait()
+            async with self._upstream.stream(self._dialect.path, asked.body, asked.headers) as answer:
+                yield _Deltas(answer, asked.decoder, self, request.model)
+        except Refused as refused:
+            raise self._fault(self._error(refused), request.model) from None
+        finally:
+            ticket.release()
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """As the provider counts; where it cannot, an estimate by the length of the request."""
+        profile = self._profile(request.model)
+        counting = self._dialect.counting(request, profile, self.name)
+        if counting is None:
+            body = self._dialect.ask(request, profile, self.name).body
+            return len(msgspec.json.encode(body)) // BYTES_PER_TOKEN
+        try:
+            return self._dialect.counted(await self._upstream.call("POST", *counting))
+        except Refused as refused:
+            raise self._fault(self._error(refused), request.model) from None
+        except _GARBAGE:
+            raise self._garbage() from None
+
+    async def models(self) -> list[Model]:
+        """Those it lists, as last heard; asked again when that is long ago. Raises nothing."""
+        if self._options.models:
+            return [self._model(name) for name in self._options.models]
+        if self._options.discover:
+            await self._discover()
+        return [self._model(name) for name in self._listed]
+
+    def model(self, name: str) -> Model | None:
+        """Any name will do, for a provider may have models that it does not list, unless some were configured."""
+        if self._options.models and name not in self._options.models:
+            return None
+        return self._model(name)
+
+    def load(self) -> Load:
+        return self._admission.load()
+
+    async def health(self) -> Health:
+        """A provider is not for this server's readiness to judge: what fails goes elsewhere."""
+        load = self.load()
+        return Health(ok=True, detail={"running": load.running, "waiting": load.waiting, "models": len(self._listed)})
+
+    def _model(self, name: str) -> Model:
+        listed = self._listed.get(name)
+        owned_by = (listed and listed.owned_by) or self.name
+        created = listed.created if listed is not None else 0
+        return Model(id=name, created=created, owned_by=owned_by, capabilities=self._profile(name).capabilities())
+
+    def _profile(self, name: str) -> Profile:
+        """The family's profile, and what the provider told about this model."""
+        profile, listed = profile_of(self._options.kind, name), self._listed.get(name)
+        return msgspec.structs.replace(profile, **listed.facts) if listed is not None and listed.facts else profile
+
+    async def _discover(self) -> None:
+        async with self._listing:
+            now = self._clock()
+            if self._listed_at is not None and now - self._listed_at < self._options.discovery_ttl:
+                return
+            self._listed_at = now
+            try:
+                with anyio.fail_after(DISCOVERY_SECONDS):
+                    body = await self._upstream.call("GET", self._dialect.models_path)
+                self._listed = {listed.id: listed for listed in self._dialect.models(body)}
+            except Refused as refused:
+                logger.warning("%s does not list its models: HTTP %d", self.name, refused.status)
+            except (ServerFault, TimeoutError, *_GARBAGE) as error:
+                logger.warning("%s does not list its models: %s", self.name, _said(error))
+
+    def _error(self, refused: Refused) -> UpstreamError:
+        error = self._dialect.error(refused.status, refused.body)
+        if error.retry_after is None:
+            error.retry_after = refused.retry_after
+        return error
+
+    def _fault(self, error: UpstreamError, model: str) -> HTTPFault:
+        """A provider's error as ours: whose fault it is, and what to do. Its words are quoted, but never the key."""
+        status, after = error.status, error.retry_after
+        said = error.message.replace(self._options.key, "***") if self._options.key else error.message
+        said = " ".join(said.split())[:MAX_QUOTED]
+        logger.info("%s refused a request: HTTP %d %s", self.name, status, error.code)
+        if status in (401, 403):
+            return ModelFailed(
+                f"The provider '{self.name}' does not accept this server's key. Check [providers.{self.name}] api_key.",
+                code="upstream_unauthorized",
+            )
+        if status == 404:
+            return NotFound(
+                f"The provider '{self.name}' has no model '{model}' for this server: {said}",
+                code="model_not_found",
+                param="model",
+            )
+        if status == 429:
+            message = f"The provider '{self.name}' is asked too much: {said}"
+            code = "insufficient_quota" if error.code == "insufficient_quota" else None
+            return TooManyRequests(message, retry_after=1.0 if after is None else after, code=code)
+        if status in (503, 529):
+            message = f"The provider '{self.name}' is overloaded: {said}"
+            return Unavailable(message, retry_after=1.0 if after is None else after)
+        if status == 413:
+            return PayloadTooLarge(f"The provider '{self.name}' refused the request as too large: {said}")
+        if 400 <= status < 500 and status != 408:
+            message = f"The provider '{self.name}' refused the request: {said}"
+            param = "input" if error.code == CONTEXT_TOO_LONG else error.param or None
+            return InvalidRequest(message, code=error.code or "upstream_refused", param=param)
+        return ModelFailed(f"The provider '{self.name}' failed: {said}", code="upstream_failed")
+
+    def _garbage(self) -> ModelFailed:
+        return ModelFailed(
+            f"The provider '{self.name}' sent what is no {self._dialect.name}. Check that [providers.{self.name}] kind "
+            "and base_url are those of its API.",
+            code="upstream_garbage",
+        )
+
+
+_GARBAGE: Final = (Unintelligible, msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding raises on an answer that is not of its dialect."""
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, HTTPFault) else type(error).__name__
+
+
+class _Deltas:
+    """The deltas of one answer. What was said before a fault is given first."""
+
+    def __init__(self, answer: Answer, decoder: Decoder, provider: Provider, model: str) -> None:
+        self._answer = answer
+        self._decoder = decoder
+        self._provider = provider
+        self._model = model
+        self._ready: deque[Delta] = deque()
+        self._fault: HTTPFault | None = None
+        self._done = False
+
+    def __aiter__(self) -> "_Deltas":
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._ready:
+            if self._fault is not None:
+                raise self._fault
+            if self._done:
+                raise StopAsyncIteration
+            await self._read()
+        return self._ready.popleft()
+
+    async def _read(self) -> None:
+        events = await self._answer.read()
+        try:
+            for data in events:
+                if data == b"[DONE]":
+                    self._take(self._decoder.end())
+                    self._done = True
+                else:
+                    self._take(self._decoder.feed(data))
+                if self._done:
+                    self._answer.ended = True
+                    break
+            if not events:
+                self._take(self._decoder.end())
+                self._done = True
+        except UpstreamError as error:
+            self._fault = self._provider._fault(error, self._model)
+        except _GARBAGE:
+            self._fault = self._provider._garbage()
+        if self._done and not self._finished:
+            self._fault = self._provider._upstream.broken_off()
+
+    _finished = False
+
+    def _take(self, deltas: Sequence[Delta]) -> None:
+        self._ready.extend(deltas)
+        if deltas and isinstance(deltas[-1], Finish):
+            self._finished = self._done = True
