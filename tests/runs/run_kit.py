@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from core.writing import RICH, counted
-from ore.backends.base import Model, ModelRequest, Sampling
+from ore.backends.base import ModelRequest
 from ore.backends.scripted import Script, ScriptedBackend, Step
 from ore.core.deltas import Delta, Finish, Usage
 from ore.core.sealing import KEY_BYTES, Sealer
@@ -260,7 +260,6 @@ class HeldBackend(ScriptedBackend):
         self.reached = anyio.Event()
         self.release = anyio.Event()
         self.hold_entering = False
-        self.defaults = Sampling()
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Delta]]:
@@ -282,9 +281,6 @@ class HeldBackend(ScriptedBackend):
     async def _hold(self) -> None:
         self.reached.set()
         await self.release.wait()
-
-    async def models(self) -> list[Model]:
-        return [msgspec.structs.replace(model, defaults=self.defaults) for model in await super().models()]
 
 
 class World:
@@ -319,11 +315,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(*steps: Step, run_seconds: float = 3600.0) -> AsyncIterator[World]:
+async def world(*steps: Step, run_seconds: float = 3600.0, router: Router | None = None) -> AsyncIterator[World]:
     scripts: dict[str, Script] = {"m": steps or STEPS}
     backend, store = HeldBackend(scripts), MemoryStore()
     async with Supervisor(
-        Router({"scripted": backend}),
+        router or Router({"scripted": backend}),
         store,
         Sealer(bytes(range(KEY_BYTES))),
         new_id=new_id,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from run_kit import FINISH, OWNER, World, check_run, world
 
-from ore.backends.base import Capabilities, Model, ModelRequest
+from ore.backends.base import Capabilities, ModelRequest
 from ore.backends.scripted import Step
 from ore.core import compaction
 from ore.core import deltas as d
@@ -182,18 +182,14 @@ class Small:
     """A model whose window holds so many items, and that counts each as a token."""
 
     def __init__(self, here: World, window: int) -> None:
-        self._stream, self._models, self.window = here.backend.stream, here.backend.models, window
+        self._stream, self.window = here.backend.stream, window
         here.backend.stream = self.stream  # type: ignore[method-assign,assignment]
-        here.backend.models = self.models  # type: ignore[method-assign]
+        here.backend.capabilities = Capabilities(context_window=window)
 
     def stream(self, request: ModelRequest) -> Any:
         if len(request.items) > self.window:
             raise InvalidRequest("Too long.", code="context_length_exceeded", param="input")
         return self._stream(request)
-
-    async def models(self) -> list[Model]:
-        capabilities = Capabilities(context_window=self.window)
-        return [msgspec.structs.replace(model, capabilities=capabilities) for model in await self._models()]
 
 
 def talk(turns: int) -> list[JsonObject]:

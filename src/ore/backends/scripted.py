@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ore.backends.base import Health, Load, Model, ModelRequest
+from ore.backends.base import Capabilities, Health, Load, Model, ModelRequest, Sampling
 from ore.core.deltas import Delta, Finish, Text, Usage
 
 Step = Delta | float | Exception
@@ -25,6 +25,10 @@ class ScriptedBackend:
 
     def __init__(self, scripts: dict[str, Script]) -> None:
         self._scripts = scripts
+        self.capabilities = Capabilities()
+        self.defaults = Sampling()
+        self.slots: int | None = None
+        """How many streams it says that it can hold; nothing keeps more from being opened."""
         self.requests: list[ModelRequest] = []
         self.active = 0
         """Streams that are open right now: the slots of a backend that has no engine."""
@@ -64,13 +68,17 @@ class ScriptedBackend:
         return len(request.items)
 
     async def models(self) -> list[Model]:
-        return [Model(id=name, owned_by="scripted") for name in self._scripts]
+        return [self._model(name) for name in self._scripts]
 
     def model(self, name: str) -> Model | None:
-        return Model(id=name, owned_by="scripted") if name in self._scripts else None
+        return self._model(name) if name in self._scripts else None
 
     def load(self) -> Load:
-        return Load(running=self.active)
+        waiting = 0 if self.slots is None else max(0, self.active - self.slots)
+        return Load(running=self.active - waiting, waiting=waiting, slots=self.slots)
+
+    def _model(self, name: str) -> Model:
+        return Model(id=name, owned_by="scripted", capabilities=self.capabilities, defaults=self.defaults)
 
     async def health(self) -> Health:
         return Health(ok=True, detail={"active": self.active})

@@ -1,69 +1,164 @@
-"""From the name a client asks for to the backend that answers, and the model's name there.
+"""From the name a client asks for to the targets that may answer.
 
-One target per name for now; the order of targets, fallback and hybrid rules have their place here. The router opens no
-connection and knows no wire.
+    engines     what runs on this machine, by the names of its models
+    providers   models elsewhere, as `PROVIDER/MODEL`; and by their own name, where a provider lists it
+    aliases     names of the operator's for several of those, with a rule (`ore.routing.rules`)
+
+The router opens no connection and knows no wire; how an answer comes about is `ore.routing.sampling`.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ore.backends.base import Backend, Health, Model
-from ore.errors import InvalidRequest, NotFound
-from ore.protocol.decoding import MAX_QUOTED, quoted, quoted_all
+from ore.errors import InvalidRequest, NotFound, StartupError
+from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
+from ore.routing.breaker import Breaker
+from ore.routing.rules import Rule, Target
+from ore.routing.sampling import Build, Passage, Route, Sampling
 
 
-class Target(Struct, frozen=True):
-    """A backend, and the model there."""
+class Classifier(Protocol):
+    """Picks among targets by what a request says: a classical text classifier, or any other."""
 
-    backend: Backend
-    model: Model
+    async def classify(self, text: str) -> str:
+        """A label for a text."""
+
+
+class Alias(Struct, frozen=True, kw_only=True):
+    """A name for several targets. With a classifier, `picks` says which target a label puts first."""
+
+    targets: tuple[str, ...]
+    rule: Rule = Rule()
+    classifier: str | None = None
+    picks: Mapping[str, str] = {}
 
 
 class Router:
     """Models by the names that clients use."""
 
-    def __init__(self, backends: Mapping[str, Backend], *, default_model: str | None = None) -> None:
-        """`backends` by a name for health pages; each offers what its `models()` says."""
-        self._backends = dict(backends)
+    def __init__(
+        self,
+        engines: Mapping[str, Backend],
+        providers: Mapping[str, Backend] | None = None,
+        aliases: Mapping[str, Alias] | None = None,
+        *,
+        default_model: str | None = None,
+        classifiers: Mapping[str, Classifier] | None = None,
+    ) -> None:
+        """`engines` by a name for health pages; `providers` by the names that stand before their models'."""
+        self._engines = dict(engines)
+        self._providers = dict(providers or {})
+        self._aliases = dict(aliases or {})
         self._default = default_model
+        self._classifiers = dict(classifiers or {})
+        self._breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
 
     async def models(self) -> list[Model]:
-        """Every model, in a stable order, as `GET /models` lists them."""
-        return [model for backend in self._backends.values() for model in await backend.models()]
+        """Every model, in a stable order, as `GET /models` lists them: aliases with what their first target can do."""
+        engines = [model for backend in self._engines.values() for model in await backend.models()]
+        aliases = [structs.replace(self._alias(name).first.model, id=name, owned_by="ore") for name in self._aliases]
+        elsewhere = [
+            structs.replace(model, id=f"{name}/{model.id}")
+            for name, backend in self._providers.items()
+            for model in await backend.models()
+        ]
+        return [*engines, *aliases, *elsewhere]
 
-    async def choose(self, name: str | None) -> Target:
-        """The target for a name. Raises `InvalidRequest` without one, `NotFound` for an unknown one."""
+    async def route(self, name: str | None, items: Sequence[JsonObject] = ()) -> Route:
+        """What a name stands for. A classifier is shown what the user said last in `items`.
+
+        Raises `InvalidRequest` without a name, `NotFound` for an unknown one.
+        """
         name = name or self._default
-        offered: dict[str, Target] = {}
-        for backend in self._backends.values():
-            for model in await backend.models():
-                offered.setdefault(model.id, Target(backend, model))
         if name is None:
             raise InvalidRequest(
-                f"Missing required parameter: 'model'. Configured: {quoted_all(offered)}.",
+                f"Missing required parameter: 'model'. Configured: {quoted_all(await self._names())}.",
                 code="missing_required_parameter",
                 param="model",
             )
-        if name not in offered:
-            raise unknown_model(name, list(offered))
-        return offered[name]
+        if name in self._aliases:
+            return await self._picked(name, items)
+        target = self._target(name) or await self._listed(name)
+        if target is None:
+            raise unknown_model(name, await self._names())
+        return Route(name=name, targets=(target,))
+
+    def sample(self, route: Route, build: Build, passage: Passage) -> Sampling:
+        """An answer of the route's targets, to be entered and iterated over."""
+        return Sampling(route, build, self._breakers.__getitem__, passage)
 
     async def start(self) -> None:
-        for backend in self._backends.values():
+        """Bring everything up. Raises `StartupError`, also for an alias of what there is not."""
+        for backend in (*self._engines.values(), *self._providers.values()):
             await backend.start()
+        for name in self._aliases:
+            self._alias(name)
 
     async def stop(self) -> None:
-        for backend in self._backends.values():
+        for backend in (*self._engines.values(), *self._providers.values()):
             await backend.stop()
 
     async def health(self) -> dict[str, Health]:
         """By the backend's name."""
-        return {name: await backend.health() for name, backend in self._backends.items()}
+        return {name: await backend.health() for name, backend in (self._engines | self._providers).items()}
+
+    def _target(self, name: str) -> Target | None:
+        """An engine's model, or `PROVIDER/MODEL`."""
+        for backend in self._engines.values():
+            if (model := backend.model(name)) is not None:
+                return Target(name=name, backend=backend, model=model)
+        provider, _, rest = name.partition("/")
+        backend_of = self._providers.get(provider)
+        found = backend_of.model(rest) if backend_of is not None and rest else None
+        return (
+            None
+            if backend_of is None or found is None
+            else Target(name=name, backend=backend_of, model=found, local=False)
+        )
+
+    async def _listed(self, name: str) -> Target | None:
+        """A provider's model by its own name: what code that was written for that provider says."""
+        for provider, backend in self._providers.items():
+            for model in await backend.models():
+                if model.id == name:
+                    return Target(name=f"{provider}/{name}", backend=backend, model=model, local=False)
+        return None
+
+    def _alias(self, name: str) -> Route:
+        alias = self._aliases[name]
+        found = [(wanted, self._target(wanted)) for wanted in alias.targets]
+        if missing := [wanted for wanted, target in found if target is None]:
+            raise StartupError(
+                f"The model {name} has the target {missing[0]}, which nothing here serves; name another."
+            )
+        return Route(name=name, targets=tuple(target for _, target in found if target), rule=alias.rule)
+
+    async def _picked(self, name: str, items: Sequence[JsonObject]) -> Route:
+        """An alias, the target that its classifier picks put first."""
+        route, alias = self._alias(name), self._aliases[name]
+        if alias.classifier is None:
+            return route
+        label = await self._classifiers[alias.classifier].classify(_said_last(items))
+        picked = alias.picks.get(label)
+        targets = sorted(route.targets, key=lambda target: target.name != picked)
+        return structs.replace(route, targets=tuple(targets))
+
+    async def _names(self) -> Sequence[str]:
+        return [model.id for model in await self.models()]
 
 
-def unknown_model(name: str, offered: list[str]) -> NotFound:
+def _said_last(items: Sequence[JsonObject]) -> str:
+    """The text of the last message of the user."""
+    said = [item for item in items if item.get("role") == "user"]
+    return "\n".join(str(part["text"]) for part in said[-1]["content"] if "text" in part) if said else ""
+
+
+def unknown_model(name: str, offered: Sequence[str]) -> NotFound:
     """404 that names what there is, and the nearest."""
     near = difflib.get_close_matches(name[:MAX_QUOTED], offered, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -15,13 +15,14 @@ from ore.core import compaction
 from ore.core.deltas import Finish, Text
 from ore.core.deltas import Usage as Tokens
 from ore.core.sealing import Sealer
-from ore.errors import InternalFault, ModelFailed
+from ore.errors import InternalFault
 from ore.protocol import events as e
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.items import Message
 from ore.protocol.responses import Response, Usage
-from ore.routing.router import Target
+from ore.routing.rules import Target
+from ore.routing.sampling import Route
 from ore.runs.run import Run
 from ore.runs.turns import Shared, asked, enter
 from ore.tools.base import Hosted
@@ -62,13 +63,12 @@ def _text_of(response: Response) -> str:
     return "".join(part.text for item in messages for part in item.content if isinstance(part, OutputText))
 
 
-async def compact(run: Run, shared: Shared, target: Target, tools: Hosted) -> None:
+async def compact(run: Run, shared: Shared, route: Route, tools: Hosted) -> None:
     """Compact the context of `run` if it is due, as the first item of its output."""
-    request = asked(run, target, tools, shared.sealer)
-    if run.progress.first > 0 or not await _is_due(run, target, request):
+    if run.progress.first > 0 or not await _is_due(run, route.first, asked(run, route.first, tools, shared.sealer)):
         return
     item_id = run.writer.open_item or run.new_id("compaction")  # open already: begun by a process that died
-    text, tokens = await _summary(run, shared, target, request, item_id)
+    text, tokens = await _summary(run, shared, route, tools, item_id)
     run.writer.close_whole(_sealed(run, shared.sealer, run.context.items, text, item_id))
     run.progress.add(tokens)
     run.progress.first = 1
@@ -89,22 +89,26 @@ async def _is_due(run: Run, target: Target, request: ModelRequest) -> bool:
     return await target.backend.count_tokens(request) > threshold
 
 
-async def _summary(run: Run, shared: Shared, target: Target, request: ModelRequest, item_id: str) -> tuple[str, Tokens]:
+async def _summary(run: Run, shared: Shared, route: Route, tools: Hosted, item_id: str) -> tuple[str, Tokens]:
     """The model's summary of the context, and what it cost; the item that will hold it is open from the first word."""
     question = compaction.question(run.new_id)
-    request = ModelRequest(
-        model=request.model,
-        items=(*request.items, question),
-        instructions=request.instructions,
-        reasoning=compaction.QUICK,
-        sampling=request.sampling,
-        max_output_tokens=compaction.SUMMARY_TOKENS,
-        prompt_cache_key=request.prompt_cache_key,
-        owner=request.owner,
-    )
+
+    def build(target: Target) -> ModelRequest:
+        request = asked(run, target, tools, shared.sealer)
+        return ModelRequest(
+            model=request.model,
+            items=(*request.items, question),
+            instructions=request.instructions,
+            reasoning=compaction.QUICK,
+            sampling=request.sampling,
+            max_output_tokens=compaction.SUMMARY_TOKENS,
+            prompt_cache_key=request.prompt_cache_key,
+            owner=request.owner,
+        )
+
     said: list[str] = []
     async with AsyncExitStack() as stack:
-        deltas = await enter(stack, run, shared, target, request, shorten=True)
+        deltas = await enter(stack, run, shared, route, build, shorten=True)
         if run.writer.open_item is None:
             run.writer.open_whole(compaction.item("", item_id))
             run.writer.emit_in_whole(e.Compacting)
@@ -113,4 +117,4 @@ async def _summary(run: Run, shared: Shared, target: Target, request: ModelReque
                 return "".join(said), delta.usage
             if isinstance(delta, Text):
                 said.append(delta.text)
-    raise ModelFailed("The model's stream ended before it said why. Send the request again.")
+    raise AssertionError("a sampling has an end")

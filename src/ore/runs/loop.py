@@ -29,7 +29,7 @@ from ore.runs.context import context
 from ore.runs.durable import RETRY_SECONDS, DurableLog
 from ore.runs.log import BrokenOff
 from ore.runs.run import Run
-from ore.runs.shapes import to_stored
+from ore.runs.shapes import to_stored, with_route
 from ore.runs.turns import CUT, Shared, accept, asked, take_turn
 from ore.runs.verdict import check_schema, output_problem
 from ore.stores.base import Fenced, StoredEvent, StoredResponse
@@ -74,18 +74,18 @@ async def execute(run: Run, shared: Shared) -> None:
 async def _converse(run: Run, shared: Shared) -> Outcome:
     """Build the context; then turn after turn, until the model is done or the client has to answer; then check."""
     create, progress = run.create, run.progress
-    target = await shared.router.choose(create.model)
+    route = await shared.router.route(create.model, create.input)
     check_schema(create)
     run.context = await context(run, shared.store, shared.sealer)
     tools = hosted(create.tools, shared.tools)
     if create.compacts or create.compact_threshold is not None:
-        await compact(run, shared, target, tools)
+        await compact(run, shared, route, tools)
     if not create.generate:
-        await accept(run, shared, target, asked(run, target, tools, shared.sealer))
+        await accept(run, shared, route.first, asked(run, route.first, tools, shared.sealer))
         return Outcome(status="completed")
     while progress.ended is None or progress.calls:
         if not progress.calls:
-            await take_turn(run, shared, target, tools)
+            await take_turn(run, shared, route, tools)
         await run_calls(run, tools)
     return await _judged(run, shared)
 
@@ -208,7 +208,8 @@ def _final(run: Run, outcome: Outcome, shared: Shared) -> Response:
     if outcome.fault is not None:
         error = ResponseError(outcome.fault.code or "server_error", outcome.fault.message)
     usage, now = run.progress.usage, shared.now()
-    return run.writer.final(outcome.status, now=now, usage=usage, incomplete=outcome.incomplete, error=error)
+    final = run.writer.final(outcome.status, now=now, usage=usage, incomplete=outcome.incomplete, error=error)
+    return with_route(run, final)
 
 
 def _stopped(run: Run) -> Outcome:

@@ -4,7 +4,7 @@ Plain functions from one value to another; nothing is sampled, saved or sent her
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UnsetType
@@ -17,11 +17,17 @@ from ore.protocol.decoding import JsonObject
 from ore.protocol.events import decode, encode
 from ore.protocol.items import id_of
 from ore.protocol.responses import Create, Response
-from ore.routing.router import Target
+from ore.routing.rules import Target
 from ore.runs.run import Run
 from ore.stores.base import ClaimedRun, StoredEvent, StoredItem, StoredResponse
 
 T = TypeVar("T")
+
+ROUTE_KEY: Final = "ore.route"
+"""A key of `metadata` by which a request asks for the way that it took; the response has it as the key's value."""
+
+MAX_METADATA: Final = 512
+"""Characters of a value (wire contract, 3.1)."""
 
 
 def model_request(
@@ -110,6 +116,14 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
         user=msgspec.UNSET if create.user is None else create.user,
         conversation=msgspec.UNSET if create.conversation is None else ConversationReference(create.conversation),
     )
+
+
+def with_route(run: Run, response: Response) -> Response:
+    """The response with what its request went through, where its metadata asks for that with `ROUTE_KEY`."""
+    if ROUTE_KEY not in response.metadata:
+        return response
+    told = run.passage.said[:MAX_METADATA]
+    return msgspec.structs.replace(response, metadata={**response.metadata, ROUTE_KEY: told})
 
 
 def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | None) -> StoredResponse:

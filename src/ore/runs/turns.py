@@ -23,12 +23,14 @@ from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
 from ore.core.tool_choice import OneCall, allows, check_possible, in_turn
 from ore.core.truncation import droppable, without
-from ore.errors import InternalFault, InvalidRequest, ModelFailed, TooManyRequests, Unavailable
+from ore.errors import InternalFault, InvalidRequest, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.items import as_object, awaits_client
 from ore.protocol.tools import check_tool_choice
-from ore.routing.router import Router, Target
+from ore.routing.router import Router
+from ore.routing.rules import Target
+from ore.routing.sampling import Build, Route, Sampling
 from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
@@ -106,29 +108,36 @@ async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest
 
 
 async def enter(
-    stack: AsyncExitStack, run: Run, shared: Shared, target: Target, request: ModelRequest, *, shorten: bool
-) -> AsyncIterator[Delta]:
-    """Have the backend take the request, and the run accepted and started. `shorten`: drop items that do not fit.
+    stack: AsyncExitStack, run: Run, shared: Shared, route: Route, build: Build, *, shorten: bool
+) -> Sampling:
+    """Have a target take the request, and the run accepted and started. `shorten`: drop items that do not fit.
 
     Where a queue is full, a foreground run is refused, and a background run waits.
     """
     while True:
+        sampling = shared.router.sample(route, build, run.passage)
         try:
-            deltas = await stack.enter_async_context(target.backend.stream(request))
+            await stack.enter_async_context(sampling)
         except (TooManyRequests, Unavailable):
             if run.durable is None:
                 raise
-            await accept(run, shared, target, request)
+            await accept(run, shared, sampling.target, build(sampling.target))
             await anyio.sleep(BUSY_SECONDS)
         except InvalidRequest as fault:
-            if fault.code != "context_length_exceeded" or not shorten:
+            if fault.code != "context_length_exceeded" or not shorten or sampling.request is None:
                 raise
-            request, shorten = await _shortened(target, request, fault), False
+            target, request = sampling.target, await _shortened(sampling.target, sampling.request, fault)
+            route, shorten = Route(name=route.name, targets=(target,), rule=route.rule), False
+            build = _always(request)
         else:
-            await accept(run, shared, target, request)
+            await accept(run, shared, sampling.target, sampling.asked)
             if run.status == "queued":
                 run.writer.start()
-            return deltas
+            return sampling
+
+
+def _always(request: ModelRequest) -> Build:
+    return lambda _: request
 
 
 async def _shortened(target: Target, request: ModelRequest, fault: InvalidRequest) -> ModelRequest:
@@ -150,15 +159,18 @@ async def _shortened(target: Target, request: ModelRequest, fault: InvalidReques
     return msgspec.structs.replace(request, items=without(request.items, groups[:least]))
 
 
-async def take_turn(run: Run, shared: Shared, target: Target, tools: Hosted) -> None:
+async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> None:
     """Sample the model once, writing what it says; what another process wrote of this turn is passed over."""
     progress = run.progress
-    request = asked(run, target, tools, shared.sealer)
     retrace = await _retrace(run)
-    sift = _Sift(tools, request.tool_choice)
+
+    def build(target: Target) -> ModelRequest:
+        return asked(run, target, tools, shared.sealer)
+
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
-        deltas = await enter(stack, run, shared, target, request, shorten=shorten)
+        deltas = await enter(stack, run, shared, route, build, shorten=shorten)
+        sift = _Sift(tools, deltas.asked.tool_choice)
         try:
             calls = OneCall(parallel=run.create.parallel_tool_calls)
             finish = await _write(run, deltas, sift, calls, retrace)
@@ -202,7 +214,7 @@ async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: O
                 run.writer.write(new)
             elif isinstance(delta, ReasoningState):
                 run.writer.remember_state(delta.state)
-    raise ModelFailed("The model's stream ended before it said why. Send the request again.")
+    raise AssertionError("a sampling has an end")
 
 
 class _Sift:

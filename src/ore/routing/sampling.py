@@ -1,0 +1,351 @@
+"""One sampling over the targets of a route: whoever fails before a client has seen anything is replaced.
+
+A target is asked, and if it refuses, fails or falls silent, the next one; when all have failed, all are tried again,
+within a budget and with growing pauses. Afterwards, when clients have seen some of the answer, the route's rule says
+whether another target goes on with it. It looks like one backend's stream to the run, and knows no response, no event
+and no wire.
+"""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from ore.backends.base import ModelRequest
+from ore.core.deltas import (
+    Annotation,
+    Begin,
+    Delta,
+    Finish,
+    Reasoning,
+    ReasoningState,
+    ReasoningSummary,
+    Text,
+)
+from ore.errors import (
+    DeadlineExceeded,
+    HTTPFault,
+    ModelFailed,
+    RequestError,
+    TooManyRequests,
+    Unavailable,
+)
+from ore.protocol.decoding import JsonObject
+from ore.routing.breaker import Breaker
+from ore.routing.rules import FREE, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
+
+logger = logging.getLogger("ore.routing")
+
+FIRST_BACKOFF: Final = 0.25
+"""Seconds before all targets are tried again, at most; twice as long each time."""
+
+PATIENCE: Final = 5.0
+"""Seconds that a request waits for a target that is to be left alone; those that take longer are told to the client."""
+
+GO_ON: Final = (
+    "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
+)
+
+Build = Callable[[Target], ModelRequest]
+"""What a target is asked. Raises `InvalidRequest` when it cannot be asked that."""
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """What a client's name for a model stands for."""
+
+    name: str
+    targets: tuple[Target, ...]
+    rule: Rule = Rule()
+
+    @property
+    def first(self) -> Target:
+        return self.targets[0]
+
+
+class Passage(Struct):
+    """What happened on the way to an answer, in words for operators; for clients that ask, too."""
+
+    notes: list[str] = []
+
+    @property
+    def said(self) -> str:
+        return "; ".join(self.notes)
+
+    def note(self, name: str, what: str) -> None:
+        """Add what happened, unless it is what happened last: a run that waits in a queue asks many times."""
+        if self.notes[-1:] != [f"{name}: {what}"]:
+            self.notes.append(f"{name}: {what}")
+
+
+class Sampling:
+    """An answer in the making. Enter it, iterate over it once, leave it.
+
+    Entering asks targets until one takes the request; it raises what the first one had against it when none does.
+    Iterating gives deltas up to the `Finish`, from whichever targets it takes. `target` and `request` are those of the
+    target that was asked last.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        build: Build,
+        breakers: Callable[[str], Breaker],
+        passage: Passage,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._route = route
+        self._build = build
+        self._breakers = breakers
+        self._passage = passage
+        self._chance = chance
+        self._stack = AsyncExitStack()
+        self._deltas: AsyncIterator[Delta] | None = None
+        self._left: list[Choice] = []
+        self._faults: dict[str, HTTPFault] = {}
+        self._rounds = 0
+        self._due_at = 0.0
+        self._answering = False
+        self._told: list[Delta] = []
+        self._visible = False
+        self._eventful = False
+        """Whether there is anything to tell but that the first target answers."""
+        self._continues = route.rule.after_output == "continue"
+        self.target = route.first
+        self.request: ModelRequest | None = None
+
+    @property
+    def asked(self) -> ModelRequest:
+        """What the target that took the request was asked."""
+        assert self.request is not None  # noqa: S101
+        return self.request
+
+    async def __aenter__(self) -> "Sampling":
+        try:
+            self._left = await self._rested(self._choices())
+            await self._enter_next()
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    def __aiter__(self) -> "Sampling":
+        return self
+
+    async def __anext__(self) -> Delta:
+        while True:
+            assert self._deltas is not None  # noqa: S101
+            try:
+                delta = await anext(self._deltas)
+            except StopAsyncIteration:
+                fault: HTTPFault = ModelFailed(
+                    "The model's stream ended before it said why. Send the request again.", code="upstream_incomplete"
+                )
+            except HTTPFault as raised:
+                fault = raised
+            else:
+                if not self._answering:
+                    self._begins_to_answer()
+                if not self._visible:
+                    self._visible = _is_visible(delta)
+                if self._continues:
+                    self._told.append(delta)
+                return delta
+            if (seam := await self._replace(fault)) is not None:
+                return seam
+
+    def _choices(self) -> list[Choice]:
+        """The targets in their order. What speaks against one is only asked where there are others."""
+        route = self._route
+        if len(route.targets) == 1:
+            rests = not route.first.local and self._seen(route.first).rests > 0
+            return [Choice(route.first, rank=RESTING if rests else FREE)]
+        request = self._buildable()
+        seen = {target.name: self._seen(target) for target in route.targets}
+        found = choices(route.targets, route.rule, needs_of(request), seen, self._chance)
+        for choice in found:
+            if choice.against:
+                self._eventful = True
+                self._passage.note(choice.target.name, f"passed over, for {choice.against}")
+        return [choice for choice in found if choice.rank < UNABLE] or found[:1]
+
+    async def _rested(self, left: list[Choice]) -> list[Choice]:
+        """The same, when at least one may be asked; a pause that is too long is the client's to wait."""
+        if any(choice.rank != RESTING for choice in left):
+            return left
+        rests = min(self._seen(choice.target).rests for choice in left)
+        if rests > PATIENCE:
+            raise Unavailable(
+                f"What serves the model '{self._route.name}' has failed, and is left alone for {rests:.0f} s. "
+                "Send the request again then.",
+                retry_after=rests,
+            )
+        await anyio.sleep(rests)
+        return left
+
+    def _buildable(self) -> ModelRequest:
+        """The request as the first target that can be asked it would get it: what all of them need to do."""
+        for target in self._route.targets[:-1]:
+            try:
+                return self._build(target)
+            except RequestError:
+                continue
+        return self._build(self._route.targets[-1])
+
+    def _seen(self, target: Target) -> Seen:
+        breaker = self._breakers(target.name)
+        return Seen(
+            load=target.backend.load(),
+            rests=breaker.seconds_left(anyio.current_time()),
+            first_delta_seconds=breaker.first_delta_seconds,
+        )
+
+    async def _enter_next(self) -> None:
+        """Have the next target take the request. Raises the most telling fault when none is left."""
+        while True:
+            while self._left:
+                choice = self._left.pop(0)
+                if await self._entered(choice.target):
+                    return
+            if not await self._another_round():
+                raise self._most_telling()
+
+    async def _entered(self, target: Target) -> bool:
+        breaker = self._breakers(target.name)
+        self.target, self._answering = target, False
+        try:
+            self.request = self._build(target)
+            breaker.asked(anyio.current_time())
+            self._due_at = anyio.current_time() + target.backend.load().wait_seconds
+            self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
+        except HTTPFault as fault:
+            self._failed(fault)
+            return False
+        return True
+
+    def _begins_to_answer(self) -> None:
+        self._answering = True
+        breaker = self._breakers(self.target.name)
+        breaker.answered(max(0.0, anyio.current_time() - self._due_at))
+        self._passage.note(self.target.name, "answers")
+        if self._eventful:
+            logger.info("%s: %s", self._route.name, self._passage.said)
+
+    def _failed(self, fault: HTTPFault) -> None:
+        """Note what came of the target that was asked."""
+        breaker, now, target = self._breakers(self.target.name), anyio.current_time(), self.target
+        self._faults[target.name] = fault
+        self._eventful = True
+        self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
+        pause = fault.headers.get("retry-after")
+        if isinstance(fault, RequestError) and not isinstance(fault, TooManyRequests):
+            breaker.answered(None)  # it is well, and does not want this request
+        elif pause is not None and not target.local:
+            breaker.asks_for_pause(now, float(pause))
+        elif not isinstance(fault, TooManyRequests | Unavailable):
+            breaker.failed(now)
+        else:
+            breaker.left_unknown()
+
+    async def _another_round(self) -> bool:
+        """Wait, and fill the list again, if trying again may help and there is a budget for it."""
+        again = [target for target in self._route.targets if self._may_pass(target)]
+        rests = min((self._seen(target).rests for target in again), default=0.0)
+        if self._rounds >= self._route.rule.retries or rests > PATIENCE:
+            return False
+        self._left = [Choice(target) for target in again if self._breakers(target.name).may_retry()]
+        pause = FIRST_BACKOFF * 2**self._rounds * self._chance()
+        self._rounds += 1
+        if self._left:
+            await anyio.sleep(max(pause, rests))
+        return bool(self._left)
+
+    def _may_pass(self, target: Target) -> bool:
+        """Whether a target's failure may pass. An engine on this machine that is full says so: it has a queue."""
+        fault = self._faults.get(target.name)
+        alone = target.local and len(self._route.targets) == 1
+        return fault is not None and is_passing(fault) and not alone
+
+    def _most_telling(self) -> HTTPFault:
+        """What a client can mend comes first, then what was said last."""
+        said = list(self._faults.values())
+        mendable = [fault for fault in said if isinstance(fault, RequestError) and not is_passing(fault)]
+        return mendable[0] if mendable else said[-1]
+
+    async def _replace(self, fault: HTTPFault) -> Delta | None:
+        """Put another target in the place of the one that failed while it answered; raises when that cannot be.
+
+        Gives a delta that ends what the failed one had begun, where clients have seen some of it.
+        """
+        self._failed(fault)
+        await self._stack.aclose()
+        if not self._visible:
+            await self._enter_next()
+            return None
+        if not self._can_go_on():
+            raise fault
+        self._left = [choice for choice in self._choices() if choice.target is not self.target]
+        try:
+            await self._enter_next()
+        except HTTPFault:
+            raise fault from None
+        return None if self._text() else Begin("message")
+
+    def _can_go_on(self) -> bool:
+        """Whether another model can go on: with text, and not in the middle of a call or of JSON."""
+        format_type = self.request.text_format["type"] if self.request is not None else "text"
+        said = all(isinstance(delta, _CONTINUABLE) for delta in self._told)
+        return self._continues and said and (format_type == "text" or not self._text())
+
+    def _continued(self, request: ModelRequest) -> ModelRequest:
+        """The request with what clients have seen of the answer, for whoever goes on with it."""
+        text = self._text()
+        if not text:
+            return request
+        said: JsonObject = {"type": "output_text", "text": text, "annotations": []}
+        items = (
+            *request.items,
+            {"type": "message", "role": "assistant", "status": "incomplete", "content": [said]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": GO_ON}]},
+        )
+        return msgspec.structs.replace(request, items=items)
+
+    def _text(self) -> str:
+        return "".join(delta.text for delta in self._told if isinstance(delta, Text))
+
+    async def _leave(self) -> None:
+        if self.request is not None and not self._answering:
+            self._breakers(self.target.name).left_unknown()
+        await self._stack.aclose()
+
+
+_CONTINUABLE: Final = (Text, Annotation, Begin, Reasoning, ReasoningSummary, ReasoningState)
+
+
+def _is_visible(delta: Delta) -> bool:
+    """Whether a client sees anything of it: the writer says nothing of what is empty."""
+    if isinstance(delta, Begin | Finish):
+        return False
+    return (
+        not isinstance(delta, _CONTINUABLE)
+        or getattr(delta, "text", True) != ""
+        or getattr(delta, "logprobs", ()) != ()
+    )
+
+
+def is_passing(fault: HTTPFault) -> bool:
+    """Whether the same request may well succeed a moment later."""
+    if isinstance(fault, TooManyRequests):
+        return fault.code != "insufficient_quota"
+    return isinstance(fault, Unavailable | DeadlineExceeded | ModelFailed) and fault.code != "upstream_unauthorized"

@@ -1,0 +1,267 @@
+"""Targets that fail are replaced: before a client has seen anything without a trace, afterwards as the alias says.
+
+The client's view is held against that of an answer which nothing disturbed.
+"""
+
+import logging
+from typing import Any
+
+import pytest
+from run_kit import FINISH, STEPS, HeldBackend, Played, check_run, world
+
+from core.writing import RICH
+from ore.backends.base import ModelRequest
+from ore.backends.scripted import Step
+from ore.core import deltas as d
+from ore.errors import (
+    DeadlineExceeded,
+    HTTPFault,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
+from ore.protocol.decoding import JsonObject
+from ore.routing import sampling
+from ore.routing.router import Alias, Router
+from ore.routing.rules import Rule
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
+
+FAULTS: dict[str, HTTPFault] = {
+    "unreachable": ModelFailed("Nobody answers.", code="upstream_unreachable"),
+    "broken": ModelFailed("It broke.", code="upstream_failed"),
+    "slow": DeadlineExceeded("Too slow.", code="upstream_timeout"),
+    "overloaded": Unavailable("Overloaded.", retry_after=30),
+    "limited": TooManyRequests("Too much.", retry_after=30),
+    "no such model": NotFound("No such model.", code="model_not_found"),
+    "no key": ModelFailed("No key.", code="upstream_unauthorized"),
+    "too long": InvalidRequest("Too long.", code="context_length_exceeded"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backoff without waiting: what is tested is what happens, not when."""
+    monkeypatch.setattr(sampling, "FIRST_BACKOFF", 0.0)
+
+
+class Farm:
+    """Several scripted targets, each a provider's of its own; the first may be an engine."""
+
+    def __init__(self, *scripts: Any, local_first: bool = False, **rule: Any) -> None:
+        self.backends = [HeldBackend({"m": script}) for script in scripts]
+        names = [f"p{at}" for at in range(len(scripts))]
+        there = dict(zip(names, self.backends, strict=True))
+        engines = {"engine": there.pop("p0")} if local_first else {}
+        targets = tuple("m" if local_first and name == "p0" else f"{name}/m" for name in names)
+        self.router = Router(engines, there, {"any": Alias(targets=targets, rule=Rule(**rule))})
+
+    @property
+    def asked(self) -> list[int]:
+        return [len(backend.requests) for backend in self.backends]
+
+
+async def played(farm: Farm, **fields: Any) -> Played:
+    async with world(router=farm.router) as here:
+        found = await here.play(**{"model": "any", **fields})
+        if found.run.has_response:
+            check_run(found, here)
+        assert all(backend.active == 0 for backend in farm.backends)
+        return found
+
+
+def bare(final: JsonObject) -> Any:
+    """An answer without ids."""
+    return [{key: value for key, value in item.items() if key != "id"} for item in final["output"]]
+
+
+async def undisturbed(steps: Any = STEPS) -> Any:
+    return bare((await played(Farm(steps))).final)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_a_target_that_fails_before_its_first_word_is_replaced(fault: HTTPFault) -> None:
+    """Refused at once, or failed when the client already has `response.created`: it sees one clean response."""
+    expected = await undisturbed()
+    for first in ([fault], [d.Text(""), fault], [d.Begin("message"), fault], [d.Begin("message")]):
+        farm = Farm(first, STEPS)
+        found = await played(farm)
+        assert found.types.count("response.created") == 1
+        assert found.final["status"] == "completed"
+        assert bare(found.final) == expected
+        assert farm.asked == [1, 1]
+
+
+async def test_the_order_is_gone_through_to_the_end() -> None:
+    """Whatever the targets before it do, the last one answers."""
+    farm = Farm(*([fault] for fault in FAULTS.values()), STEPS)
+    assert bare((await played(farm)).final) == await undisturbed()
+    assert farm.asked == [1] * (len(FAULTS) + 1)
+
+
+@pytest.mark.parametrize("step", range(1, len(RICH)))
+async def test_after_the_first_word_a_failure_ends_the_response(step: int) -> None:
+    """Unless the alias says otherwise: what clients have seen stays, marked incomplete, and nobody else is asked."""
+    farm = Farm((*STEPS[:step], FAULTS["broken"]), STEPS)
+    found = await played(farm)
+    assert found.final["status"] == "failed"
+    assert found.final["error"]["code"] == "upstream_failed"
+    assert found.types[-2:] == ["error", "response.failed"]
+    assert farm.asked == [1, 0]
+
+
+HALF = "The answer is"
+
+
+async def test_another_target_goes_on_where_the_alias_says_so() -> None:
+    """It is shown what clients have seen, and what it says is one text with it."""
+    farm = Farm([d.Text(HALF), FAULTS["broken"]], [d.Text(" 42."), FINISH], after_output="continue")
+    found = await played(farm)
+    assert found.final["status"] == "completed"
+    (message,) = found.final["output"]
+    assert message["content"][0]["text"] == "The answer is 42."
+    shown: ModelRequest = farm.backends[1].requests[0]
+    assert shown.items[-2]["content"][0]["text"] == HALF
+    assert shown.items[-1]["role"] == "user"
+
+
+async def test_reasoning_alone_is_begun_anew() -> None:
+    """What the first one thought stays where it is; the next one thinks for itself."""
+    thought = [d.Reasoning("Hm."), FAULTS["broken"]]
+    farm = Farm(thought, [d.Reasoning("Ah."), d.Text("42."), FINISH], after_output="continue")
+    found = await played(farm)
+    assert [item["type"] for item in found.final["output"]] == ["reasoning", "reasoning", "message"]
+    assert len(farm.backends[1].requests[0].items) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [[d.Text("Hm"), d.ToolCall("c", "f")], [d.WholeItem({"type": "compaction", "encrypted_content": "e"})]],
+    ids=["a call", "an item"],
+)
+async def test_nobody_goes_on_in_the_middle_of_a_call_or_after_an_item(said: list[Step]) -> None:
+    """Half a call cannot be given to another model."""
+    farm = Farm([*said, FAULTS["broken"]], STEPS, after_output="continue")
+    assert (await played(farm)).final["status"] == "failed"
+    assert farm.asked == [1, 0]
+
+
+async def test_nobody_goes_on_in_the_middle_of_json() -> None:
+    """What another model adds could not be held to the schema."""
+    text = {"format": {"type": "json_object"}}
+    farm = Farm([d.Text('{"a":'), FAULTS["broken"]], STEPS, after_output="continue")
+    assert (await played(farm, text=text)).final["status"] == "failed"
+
+
+async def test_when_nobody_can_go_on_the_first_failure_is_told() -> None:
+    """Not that of whoever was asked to go on."""
+    farm = Farm([d.Text(HALF), FAULTS["broken"]], [FAULTS["unreachable"]], after_output="continue", retries=0)
+    final = (await played(farm)).final
+    assert (final["status"], final["error"]["code"]) == ("failed", "upstream_failed")
+    assert final["output"][0]["content"][0]["text"] == HALF
+
+
+class Recovering:
+    """A script that fails so many times, and then answers."""
+
+    def __init__(self, times: int, fault: HTTPFault) -> None:
+        self.left, self.fault = times, fault
+
+    def __call__(self, _: ModelRequest) -> Any:
+        self.left -= 1
+        return [self.fault] if self.left >= 0 else STEPS
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_all_targets_are_tried_again(times: int) -> None:
+    """As often as the rule says, when a failure may pass."""
+    farm = Farm(Recovering(times, FAULTS["broken"]), Recovering(9, FAULTS["unreachable"]), retries=2)
+    assert (await played(farm)).final["status"] == "completed"
+    assert farm.asked == [times + 1, times]
+
+
+async def test_a_single_target_is_tried_again_too() -> None:
+    """Also one that no alias names."""
+    farm = Farm(Recovering(1, FAULTS["broken"]))
+    assert (await played(farm, model="p0/m")).final["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["no such model", "no key", "too long"])
+async def test_what_does_not_pass_is_not_tried_again(name: str) -> None:
+    """It would fail again."""
+    farm = Farm([FAULTS[name]])
+    found = await played(farm)
+    assert found.run.fault is FAULTS[name]
+    assert farm.asked == [1]
+
+
+async def test_an_engine_of_this_machine_is_not_tried_again() -> None:
+    """It has a queue of its own, and says when it is full."""
+    farm = Farm([FAULTS["limited"]], local_first=True)
+    assert (await played(farm, model="m")).run.fault is FAULTS["limited"]
+    assert farm.asked == [1]
+
+
+async def test_retry_after_is_obeyed() -> None:
+    """A provider that says when to come again is not asked before; a client that cannot wait is told."""
+    farm = Farm([FAULTS["limited"]])
+    async with world(router=farm.router) as here:
+        first = await here.play(model="any")
+        second = await here.play(model="any")
+    assert first.run.fault is FAULTS["limited"]
+    assert isinstance(second.run.fault, Unavailable)
+    assert second.run.fault.headers["retry-after"] == "30"
+    assert farm.asked == [1]
+
+
+async def test_a_target_that_keeps_failing_is_left_alone() -> None:
+    """After some failures the next one is asked first, and the broken one only when there is nobody else."""
+    farm = Farm([FAULTS["broken"]], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(20):
+            assert (await here.play(model="any")).final["status"] == "completed"
+    assert farm.asked == [5, 20]
+
+
+async def test_what_a_client_can_mend_is_told_first() -> None:
+    """A request that one target refuses and another fails to answer is the client's to mend."""
+    farm = Farm([FAULTS["too long"]], [FAULTS["broken"]], retries=0)
+    assert (await played(farm)).run.fault is FAULTS["too long"]
+
+
+async def test_a_client_that_leaves_while_targets_fail_ends_it_all() -> None:
+    """Nobody else is asked for somebody who is gone."""
+    farm = Farm([FAULTS["broken"]], STEPS)
+    farm.backends[1].hold_entering = True
+    async with world(router=farm.router) as here:
+        run = here.supervisor.start("me", here.create(model="any"))
+        await farm.backends[1].reached.wait()
+        run.stop("disconnected")
+        await run.ended()
+    assert all(backend.active == 0 for backend in farm.backends)
+
+
+async def test_what_happened_is_told_to_who_asks(caplog: pytest.LogCaptureFixture) -> None:
+    """In the metadata, for a request that has the key; in the log, for the operator. Nothing of the content."""
+    farm = Farm([FAULTS["broken"]], STEPS)
+    with caplog.at_level(logging.INFO, logger="ore.routing"):
+        found = await played(farm, metadata={"ore.route": "", "mine": "kept"}, input="SECRET")
+    told = "p0/m: failed, ModelFailed (upstream_failed); p1/m: answers"
+    assert found.final["metadata"] == {"ore.route": told, "mine": "kept"}
+    assert caplog.messages == [f"any: {told}"]
+    assert (await played(Farm(STEPS), metadata={})).final["metadata"] == {}
+
+
+async def test_spilling_over_and_coming_back() -> None:
+    """While the local model is full the other one answers; when it is free again, it does."""
+    farm = Farm(STEPS, STEPS, local_first=True, spill_waiting=0)
+    local = farm.backends[0]
+    local.slots = 1
+    async with world(router=farm.router) as here:
+        async with local.stream(ModelRequest(model="m", items=())):
+            await here.play(model="any")
+        assert farm.asked == [1, 1]
+        await here.play(model="any")
+    assert farm.asked == [2, 1]
