@@ -55,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "compact_threshold": None,
     "compacts": False,
     "generate": True,
+    "passed_on": {},
 }
 
 
@@ -166,10 +167,13 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "include": ({"include": ["reasoning.encrypted_content"]}, {"include": ("reasoning.encrypted_content",)}),
     "truncation": ({"truncation": "auto"}, {"truncation": "auto"}),
-    "tiers are hints": ({"service_tier": "priority"}, {"service_tier": "default"}),
+    "tiers are hints": (
+        {"service_tier": "priority"},
+        {"service_tier": "default", "passed_on": {"service_tier": "priority"}},
+    ),
     "identifiers": (
         {"safety_identifier": "s" * 128, "prompt_cache_key": "k" * 64, "user": "u"},
-        {"safety_identifier": "s" * 128, "prompt_cache_key": "k" * 64, "user": "u"},
+        {"safety_identifier": "s" * 128, "prompt_cache_key": "k" * 64, "user": "u", "passed_on": {"user": "u"}},
     ),
     "not stored": ({"store": False}, {"store": False}),
     "streamed": ({"stream": True, "stream_options": {"include_obfuscation": False}}, {"stream": True}),
@@ -184,7 +188,17 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "compacted in time": ({"context_management": [{"type": "compaction"}]}, {"compact_threshold": 0}),
     "compacted now": ({"input": [{"type": "compaction_trigger"}]}, {"compacts": True, "input": []}),
     "window of no meaning": ({"background_options": {"completion_window": "soonest"}}, {}),
-    "moderation that only scores": ({"moderation": {"model": "m"}}, {}),
+    "moderation that only scores": (
+        {"moderation": {"model": "m"}},
+        {"passed_on": {"moderation": {"model": "m"}}},
+    ),
+    "reasoning that only OpenAI knows": (
+        {"reasoning": {"effort": "low", "context": "all_turns", "mode": "pro"}},
+        {
+            "reasoning": {"effort": "low", "summary": None},
+            "passed_on": {"reasoning": {"context": "all_turns", "mode": "pro"}},
+        },
+    ),
     "stop": ({"stop": "x"}, {"stop": ("x",)}),
     "stops": ({"stop": ["x", "y"]}, {"stop": ("x", "y")}),
     "seed": ({"seed": 2**32 - 1}, {"seed": 2**32 - 1}),

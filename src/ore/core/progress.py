@@ -26,6 +26,8 @@ class Progress(Struct):
     """Calls made by tools that run here."""
     first: int = 0
     """Where in `output` the turn begins that is going on, or comes next."""
+    service_tier: str | None = None
+    """The tier that the last upstream used, if it said so."""
     ended: str | None = None
     """Why the model stopped, once no further turn follows."""
 

@@ -110,6 +110,8 @@ class Create(Struct, frozen=True, kw_only=True):
     """Whether this request is for a compaction, and for nothing else."""
     generate: bool = True
     """False: only prepare the state that a later request continues from."""
+    passed_on: JsonObject = {}
+    """What only OpenAI's API makes something of, as it was sent: for targets that speak it."""
 
 
 _REFUSED = {
@@ -165,6 +167,7 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
         compact_threshold=configuration.check_context_management(sent.context_management),
         compacts=compacts,
         generate=generate,
+        passed_on=_passed_on(sent),
     )
 
 
@@ -203,6 +206,19 @@ def _with_integers(body: JsonObject) -> JsonObject:
 
 
 _INTEGERS = ("max_tool_calls", "max_output_tokens", "top_logprobs", "seed")
+
+
+_PASSED_ON = (
+    *("service_tier", "user", "moderation", "prompt_cache_retention", "prompt_cache_options", "image"),
+    "access_programs",
+)
+
+
+def _passed_on(sent: CreateBody) -> JsonObject:
+    """Fields that mean something to OpenAI alone; of `reasoning` what is not echoed."""
+    fields = {name: value for name in _PASSED_ON if (value := getattr(sent, name)) is not None}
+    more = {key: value for key, value in (sent.reasoning or {}).items() if key in ("context", "mode") and value}
+    return {**fields, "reasoning": more} if more else fields
 
 
 def _check_combinations(sent: CreateBody) -> None:

@@ -29,7 +29,7 @@ from ore.runs.context import context
 from ore.runs.durable import RETRY_SECONDS, DurableLog
 from ore.runs.log import BrokenOff
 from ore.runs.run import Run
-from ore.runs.shapes import to_stored, with_route
+from ore.runs.shapes import to_stored, with_passage
 from ore.runs.turns import CUT, Shared, accept, asked, take_turn
 from ore.runs.verdict import check_schema, output_problem
 from ore.stores.base import Fenced, StoredEvent, StoredResponse
@@ -209,7 +209,7 @@ def _final(run: Run, outcome: Outcome, shared: Shared) -> Response:
         error = ResponseError(outcome.fault.code or "server_error", outcome.fault.message)
     usage, now = run.progress.usage, shared.now()
     final = run.writer.final(outcome.status, now=now, usage=usage, incomplete=outcome.incomplete, error=error)
-    return with_route(run, final)
+    return with_passage(run, final)
 
 
 def _stopped(run: Run) -> Outcome:

@@ -60,6 +60,10 @@ def model_request(
         max_output_tokens=create.max_output_tokens,
         top_logprobs=create.top_logprobs if wants_logprobs else None,
         prompt_cache_key=create.prompt_cache_key,
+        safety_identifier=create.safety_identifier,
+        include=create.include,
+        max_tool_calls=create.max_tool_calls,
+        passed_on=create.passed_on,
         owner=owner,
     )
 
@@ -118,8 +122,12 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
     )
 
 
-def with_route(run: Run, response: Response) -> Response:
-    """The response with what its request went through, where its metadata asks for that with `ROUTE_KEY`."""
+def with_passage(run: Run, response: Response) -> Response:
+    """The response with the tier that an upstream used; and with the way that its request took, where its metadata asks
+    for that with `ROUTE_KEY`.
+    """
+    if run.progress.service_tier is not None:
+        response = msgspec.structs.replace(response, service_tier=run.progress.service_tier)
     if ROUTE_KEY not in response.metadata:
         return response
     told = run.passage.said[:MAX_METADATA]

@@ -183,6 +183,7 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
     run.writer.close("incomplete" if cut else "completed")
     run.seen = ()
     progress.add(finish.usage)
+    progress.service_tier = finish.service_tier or progress.service_tier
     progress.turns += 1
     progress.calls = [] if cut else _within_limit(run, sift.calls)
     waits = any(awaits_client(as_object(item)) for item in run.writer.response.output[progress.first :])

@@ -27,7 +27,7 @@ from ore.protocol.configuration import check_include
 from ore.protocol.decoding import JsonObject, quoted
 from ore.protocol.events import encode
 from ore.protocol.responses import Create, check_compact, check_count, check_create
-from ore.routing.router import Router, unknown_model
+from ore.routing.router import Router
 from ore.runs.compaction import compacted
 from ore.runs.log import Follower
 from ore.runs.run import Run
@@ -265,10 +265,8 @@ class Endpoints:
     async def model(self, request: Request) -> HTTPResponse:
         """`GET /models/{id}`; ids may contain slashes."""
         model_id = request.path_params["model_id"]
-        models = {model.id: model for model in await self._router.models()}
-        if model_id not in models:
-            raise unknown_model(model_id, list(models))
-        return json_response(encode(model_object(models[model_id])))
+        model = (await self._router.route(model_id)).first.model
+        return json_response(encode(model_object(msgspec.structs.replace(model, id=model_id))))
 
     async def no_websocket(self, request: Request) -> HTTPResponse:
         """WebSocket that is off is refused with 426: Codex falls back to HTTP at once on that, and on nothing else."""
