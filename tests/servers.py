@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -14,26 +15,40 @@ import anyio
 import uvicorn
 
 from ore.app import Parts, make_app
+from ore.backends.base import Backend
 from ore.backends.scripted import Script, ScriptedBackend
 from ore.core.sealing import KEY_BYTES, Sealer
 from ore.ids import new_id
 from ore.protocol.wire import WIRES
-from ore.routing.router import Router
+from ore.routing.router import Alias, Router
 from ore.runs.supervisor import Supervisor
 from ore.serving import bind, uvicorn_config
 from ore.settings import Settings
 from ore.stores.sqlite import SQLiteStore
+from ore.telemetry import Metrics
 from ore.whereabouts import announced
 
 NOW = 1_795_000_000
 
 
 class ScriptedServer:
-    """`with ScriptedServer(folder) as server: server.scripts["m"] = [...]`, then talk to `server.url`."""
+    """`with ScriptedServer(folder) as server: server.scripts["m"] = [...]`, then talk to `server.url`.
 
-    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
+    `providers` and `aliases` stand beside the scripted models.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings | None = None,
+        *,
+        providers: Mapping[str, Backend] | None = None,
+        aliases: Mapping[str, Alias] | None = None,
+    ) -> None:
         self.scripts: dict[str, Script] = {}
         self.backend = ScriptedBackend(self.scripts)
+        self._providers = providers
+        self._aliases = aliases
         self.settings = settings or Settings()
         self._folder = folder
         self._started = threading.Event()
@@ -60,16 +75,19 @@ class ScriptedServer:
     async def _serve(self) -> None:
         store = SQLiteStore(self._folder / "ore.db")
         await store.start()
-        router = Router({"scripted": self.backend})
+        metrics = Metrics()
+        router = Router({"scripted": self.backend}, self._providers, self._aliases, metrics=metrics)
+        await router.start()
         sealer = Sealer(bytes(range(KEY_BYTES)))
         wire = WIRES[self.settings.server.wire]
         async with Supervisor(
             router, store, sealer, new_id=new_id, now=lambda: NOW, run_seconds=20, wire=wire
         ) as supervisor:
-            self.parts = Parts(router, store, sealer, supervisor)
+            self.parts = Parts(router, store, sealer, supervisor, metrics)
             self._server = _Quiet(uvicorn_config(make_app(self.settings, self.parts), self.settings), self._started)
             with announced(self._folder, self.url):
                 await self._server.serve(sockets=[self._socket])
+        await router.stop()
         await store.stop()
 
 

@@ -45,6 +45,7 @@ from ore.settings import (
 )
 from ore.stores.base import Store
 from ore.stores.sqlite import SQLiteStore
+from ore.telemetry import Metrics
 from ore.tools.base import Tool
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Parts(Struct):
     store: Store
     sealer: Sealer
     supervisor: Supervisor
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -88,7 +90,10 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     await store.start()
     try:
         sealer = Sealer(sealing_key(settings.data_path() / "sealing.key"))
-        router = Router(await make_backends(settings, progress), default_model=settings.default_model or None)
+        metrics = Metrics()
+        router = Router(
+            await make_backends(settings, progress), default_model=settings.default_model or None, metrics=metrics
+        )
         try:
             await router.start()
             async with Supervisor(
@@ -102,7 +107,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 wire=WIRES[settings.server.wire],
                 tools=make_tools(settings),
             ) as supervisor:
-                parts = Parts(router, store, sealer, supervisor)
+                parts = Parts(router, store, sealer, supervisor, metrics)
                 yield make_app(settings, parts), parts
         finally:
             with anyio.CancelScope(shield=True):
@@ -123,7 +128,7 @@ async def at_rest(settings: Settings) -> AsyncIterator[Starlette]:
     try:
         router, sealer = Router({}), Sealer(secrets.token_bytes(KEY_BYTES))
         supervisor = Supervisor(router, store, sealer, new_id=new_id, now=_now, run_seconds=0)  # never entered
-        yield make_app(settings, Parts(router, store, sealer, supervisor))
+        yield make_app(settings, Parts(router, store, sealer, supervisor, Metrics()))
     finally:
         with anyio.CancelScope(shield=True):
             await store.stop()
@@ -175,6 +180,7 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
         router=parts.router,
         store=parts.store,
         sealer=parts.sealer,
+        metrics=parts.metrics,
         new_id=new_id,
         sse_idle=server.sse_keep_alive,
         sse_done=wire.done_marker if server.sse_done_marker is None else server.sse_done_marker,

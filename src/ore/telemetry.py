@@ -1,6 +1,6 @@
-"""What the operator sees: log records, by fields that stay the same. Never the content of requests.
+"""What the operator sees: log records and metrics, by names that stay the same. Never the content of requests.
 
-Names of metrics and spans will live here too, so that a renaming touches one file.
+Every name of a field or a metric lives here, so that a renaming touches one file.
 """
 
 import logging
@@ -59,3 +59,39 @@ class JSONFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(fields).decode()
+
+
+class Metrics:
+    """The numbers of one server, in its own registry. Labels are the operator's names, never a client's."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # `ore --help` does not need it
+
+        self._registry = CollectorRegistry()
+        answered = ("ore_route_answers", "Answers begun by a target.", ("model", "target"))
+        failed = ("ore_route_failures", "Failures of a target, by their code.", ("model", "target", "code"))
+        passed = ("ore_route_passed_over", "Times a target was passed over.", ("model", "target", "reason"))
+        cached = ("ore_cache_lookups", "Lookups in the response cache.", ("outcome",))
+        self.answers = Counter(*answered, registry=self._registry)
+        self.failures = Counter(*failed, registry=self._registry)
+        self.passed_over = Counter(*passed, registry=self._registry)
+        self.cache_lookups = Counter(*cached, registry=self._registry)
+        self.open_breakers = Gauge(
+            "ore_breaker_open", "Whether a target is left alone.", ("target",), registry=self._registry
+        )
+        self.first_delta = Histogram(
+            "ore_target_first_delta_seconds",
+            "Seconds from asking a target to its first word, without the wait in its queue.",
+            ("target",),
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+            registry=self._registry,
+        )
+
+    def exposition(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._registry)
+
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -26,6 +26,7 @@ from ore.protocol.decoding import JsonObject
 from ore.routing import sampling
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
+from ore.telemetry import Metrics
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
 
@@ -56,7 +57,9 @@ class Farm:
         there = dict(zip(names, self.backends, strict=True))
         engines = {"engine": there.pop("p0")} if local_first else {}
         targets = tuple("m" if local_first and name == "p0" else f"{name}/m" for name in names)
-        self.router = Router(engines, there, {"any": Alias(targets=targets, rule=Rule(**rule))})
+        aliases = {"any": Alias(targets=targets, rule=Rule(**rule))}
+        self.metrics = Metrics()
+        self.router = Router(engines, there, aliases, metrics=self.metrics)
 
     @property
     def asked(self) -> list[int]:
@@ -265,3 +268,15 @@ async def test_spilling_over_and_coming_back() -> None:
         assert farm.asked == [1, 1]
         await here.play(model="any")
     assert farm.asked == [2, 1]
+
+
+async def test_metrics_count_what_happened() -> None:
+    """By names that the operator gave: a client's name for a model is no label."""
+    farm = Farm([FAULTS["broken"]], STEPS, local_first=True)
+    await played(farm)
+    await played(farm, model="p1/m")
+    told = farm.metrics.exposition().decode()
+    assert 'ore_route_failures_total{code="upstream_failed",model="any",target="m"} 1.0' in told
+    assert 'ore_route_answers_total{model="any",target="p1"} 1.0' in told
+    assert 'ore_route_answers_total{model="",target="p1"} 1.0' in told
+    assert 'ore_target_first_delta_seconds_count{target="p1"} 2.0' in told

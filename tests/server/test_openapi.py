@@ -528,6 +528,7 @@ def _routes() -> list[Any]:
             router=parts,
             store=parts,
             sealer=parts,
+            metrics=parts,
             new_id=parts,
             sse_idle=1,
             sse_done=True,

@@ -13,6 +13,7 @@ from ore.protocol.decoding import JsonObject, one_of, type_name
 
 MAX_TEXT = 10_485_760
 MAX_IMAGE_URL = 20_971_520
+MAX_FILE_ID = 512
 MAX_FILE_DATA = 73_400_320
 MAX_ENCRYPTED = 20_971_520
 
@@ -99,7 +100,9 @@ def _check_image(part: JsonObject, at: str) -> JsonObject:
     if isinstance(url, dict):  # the Chat Completions form, which several clients still send
         part = {**part, "image_url": url.get("url"), "detail": part.get("detail") or url.get("detail")}
         url = part["image_url"]
-    if url is None and file_id is None:
+    if file_id is not None:
+        check_string(file_id, f"{at}.file_id", MAX_FILE_ID)
+    if url is None and not file_id:
         raise InvalidRequest(
             f"'{at}' needs an 'image_url': a data URL or an https URL.",
             code="missing_required_parameter",
@@ -121,7 +124,7 @@ def _check_file(part: JsonObject, at: str) -> JsonObject:
             code="missing_required_parameter",
             param=f"{at}.file_data",
         )
-    for key, limit in (("file_data", MAX_FILE_DATA), ("file_url", MAX_IMAGE_URL), ("file_id", 512), ("filename", 4096)):
+    for key, limit in (("file_data", MAX_FILE_DATA), ("file_url", MAX_IMAGE_URL), ("file_id", MAX_FILE_ID), ("filename", 4096)):
         if part.get(key) is not None:
             check_string(part[key], f"{at}.{key}", limit)
     return {key: value for key, value in part.items() if value is not None}

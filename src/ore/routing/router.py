@@ -20,6 +20,7 @@ from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
 from ore.routing.breaker import Breaker
 from ore.routing.rules import Rule, Target
 from ore.routing.sampling import Build, Passage, Route, Sampling
+from ore.telemetry import Metrics
 
 
 class Classifier(Protocol):
@@ -49,6 +50,7 @@ class Router:
         *,
         default_model: str | None = None,
         classifiers: Mapping[str, Classifier] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`engines` by a name for health pages; `providers` by the names that stand before their models'."""
         self._engines = dict(engines)
@@ -56,6 +58,7 @@ class Router:
         self._aliases = dict(aliases or {})
         self._default = default_model
         self._classifiers = dict(classifiers or {})
+        self._metrics = metrics or Metrics()
         self._breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
 
     async def models(self) -> list[Model]:
@@ -90,7 +93,7 @@ class Router:
 
     def sample(self, route: Route, build: Build, passage: Passage) -> Sampling:
         """An answer of the route's targets, to be entered and iterated over."""
-        return Sampling(route, build, self._breakers.__getitem__, passage)
+        return Sampling(route, build, self._breakers.__getitem__, passage, self._metrics)
 
     async def start(self) -> None:
         """Bring everything up. Raises `StartupError`, also for an alias of what there is not."""
@@ -136,7 +139,8 @@ class Router:
             raise StartupError(
                 f"The model {name} has the target {missing[0]}, which nothing here serves; name another."
             )
-        return Route(name=name, targets=tuple(target for _, target in found if target), rule=alias.rule)
+        targets = tuple(target for _, target in found if target)
+        return Route(name=name, targets=targets, rule=alias.rule, alias=name)
 
     async def _picked(self, name: str, items: Sequence[JsonObject]) -> Route:
         """An alias, the target that its classifier picks put first."""

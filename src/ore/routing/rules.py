@@ -30,6 +30,11 @@ class Target(Struct, frozen=True, kw_only=True):
     local: bool = True
     """Whether it runs on this machine: then only its own queue bounds it."""
 
+    @property
+    def label(self) -> str:
+        """Its name for metrics: an engine's, or the provider's, whatever model of it a client made up."""
+        return self.name if self.local else self.name.partition("/")[0]
+
 
 class Rule(Struct, frozen=True, kw_only=True):
     """How an alias chooses among its targets. Times are in seconds; None: no such bound."""
@@ -72,6 +77,8 @@ FREE: Final = 0
 BUSY: Final = 1
 RESTING: Final = 2
 UNABLE: Final = 3
+RANKS: Final = ("free", "busy", "resting", "unable")
+"""The words for them."""
 
 
 def needs_of(request: ModelRequest) -> Needs:

@@ -38,7 +38,8 @@ from ore.errors import (
 )
 from ore.protocol.decoding import JsonObject
 from ore.routing.breaker import Breaker
-from ore.routing.rules import FREE, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
+from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
+from ore.telemetry import Metrics
 
 logger = logging.getLogger("ore.routing")
 
@@ -57,11 +58,12 @@ Build = Callable[[Target], ModelRequest]
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """What a client's name for a model stands for."""
+    """What a client's name for a model stands for. `alias` is that name if the operator gave it."""
 
     name: str
     targets: tuple[Target, ...]
     rule: Rule = Rule()
+    alias: str = ""
 
     @property
     def first(self) -> Target:
@@ -97,6 +99,7 @@ class Sampling:
         build: Build,
         breakers: Callable[[str], Breaker],
         passage: Passage,
+        metrics: Metrics,
         *,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -104,6 +107,7 @@ class Sampling:
         self._build = build
         self._breakers = breakers
         self._passage = passage
+        self._metrics = metrics
         self._chance = chance
         self._stack = AsyncExitStack()
         self._deltas: AsyncIterator[Delta] | None = None
@@ -178,6 +182,7 @@ class Sampling:
             if choice.against:
                 self._eventful = True
                 self._passage.note(choice.target.name, f"passed over, for {choice.against}")
+                self._metrics.passed_over.labels(route.alias, choice.target.label, RANKS[choice.rank]).inc()
         return [choice for choice in found if choice.rank < UNABLE] or found[:1]
 
     async def _rested(self, left: list[Choice]) -> list[Choice]:
@@ -237,7 +242,11 @@ class Sampling:
     def _begins_to_answer(self) -> None:
         self._answering = True
         breaker = self._breakers(self.target.name)
-        breaker.answered(max(0.0, anyio.current_time() - self._due_at))
+        seconds = max(0.0, anyio.current_time() - self._due_at)
+        breaker.answered(seconds)
+        self._metrics.answers.labels(self._route.alias, self.target.label).inc()
+        self._metrics.first_delta.labels(self.target.label).observe(seconds)
+        self._metrics.open_breakers.labels(self.target.label).set(0)
         self._passage.note(self.target.name, "answers")
         if self._eventful:
             logger.info("%s: %s", self._route.name, self._passage.said)
@@ -257,6 +266,8 @@ class Sampling:
             breaker.failed(now)
         else:
             breaker.left_unknown()
+        self._metrics.failures.labels(self._route.alias, target.label, fault.code or fault.type).inc()
+        self._metrics.open_breakers.labels(target.label).set(breaker.is_open)
 
     async def _another_round(self) -> bool:
         """Wait, and fill the list again, if trying again may help and there is a budget for it."""

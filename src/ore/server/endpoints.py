@@ -38,6 +38,7 @@ from ore.server.answers import item_list, json_response, object_list, unknown_cu
 from ore.server.reading import OWNER, array, checked, flag, page_query
 from ore.server.sse import EventStream, while_connected
 from ore.stores.base import RunState, Store, StoredResponse, UnknownCursor
+from ore.telemetry import METRICS_TYPE, Metrics
 
 logger = logging.getLogger("ore.server")
 
@@ -63,6 +64,7 @@ class Endpoints:
         router: Router,
         store: Store,
         sealer: Sealer,
+        metrics: Metrics,
         new_id: NewId,
         sse_idle: float,
         sse_done: bool,
@@ -73,6 +75,7 @@ class Endpoints:
         self._router = router
         self._store = store
         self._sealer = sealer
+        self._metrics = metrics
         self._new_id = new_id
         self._sse_idle = sse_idle
         self._sse_done = sse_done
@@ -97,6 +100,7 @@ class Endpoints:
             ("GET", "/readyz", self.ready),
             ("GET", "/health", self.ready),
             ("GET", "/version", self.version),
+            ("GET", "/metrics", self.metrics),
         ]
         return [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
 
@@ -294,6 +298,10 @@ class Endpoints:
             body |= {"checks": checks, "active_runs": self._supervisor.active}
             body["backends"] = {name: dict(health.detail) for name, health in engines.items()}
         return json_response(encode(body), status=200 if ok else 503)
+
+    async def metrics(self, _: Request) -> HTTPResponse:
+        """`GET /metrics`: numbers for Prometheus. They name models and providers, and nothing of any request."""
+        return HTTPResponse(self._metrics.exposition(), headers={"content-type": METRICS_TYPE})
 
     async def version(self, _: Request) -> HTTPResponse:
         """Which ORE, and which release of the contract."""

@@ -42,7 +42,7 @@ EXPOSED_HEADERS: Final = (
     "x-should-retry",
     *(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 )
-HEALTH_PATHS: Final = frozenset({"/health", "/livez", "/readyz", "/version"})
+HEALTH_PATHS: Final = frozenset({"/health", "/livez", "/readyz", "/version", "/metrics"})
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _PIECE: Final = 256 * 1024  # decoded bytes handed on at a time

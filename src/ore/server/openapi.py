@@ -353,6 +353,12 @@ def _server_paths() -> JsonObject:
         "/version": operation(
             "version", "Which version is it?", "ORE's own, and the contract's.", _json(200, "Both.", "Version")
         ),
+        "/metrics": operation(
+            "metrics",
+            "Numbers for Prometheus",
+            "Which targets answered, failed or were passed over, and how soon they began.",
+            _answer(200, "Prometheus' text format.", {"type": "string"}, media_type="text/plain"),
+        ),
         "/openapi.json": operation(
             "describe", "This document", "OpenAPI 3.1.", _answer(200, "The document.", {"type": "object"})
         ),
@@ -389,10 +395,12 @@ def _json(status: int, description: str, schema: str, example: JsonObject | None
     return _answer(status, description, ref(schema), example)
 
 
-def _answer(status: int, description: str, schema: JsonObject, example: JsonObject | None = None) -> JsonObject:
+def _answer(
+    status: int, description: str, schema: JsonObject, example: JsonObject | None = None, *, media_type: str = JSON
+) -> JsonObject:
     media = {"schema": schema} | ({"example": example} if example else {})
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id",)}
-    return {str(status): {"description": description, "headers": headers, "content": {JSON: media}}}
+    return {str(status): {"description": description, "headers": headers, "content": {media_type: media}}}
 
 
 def _parameter(where: str, name: str, schema: JsonObject, description: str, **more: Any) -> JsonObject:
