@@ -14,6 +14,7 @@ from ore.protocol.decoding import JsonObject, one_of, type_name
 MAX_TEXT = 10_485_760
 MAX_IMAGE_URL = 20_971_520
 MAX_FILE_ID = 512
+MAX_FILENAME = 4096
 MAX_FILE_DATA = 73_400_320
 MAX_ENCRYPTED = 20_971_520
 
@@ -124,7 +125,12 @@ def _check_file(part: JsonObject, at: str) -> JsonObject:
             code="missing_required_parameter",
             param=f"{at}.file_data",
         )
-    for key, limit in (("file_data", MAX_FILE_DATA), ("file_url", MAX_IMAGE_URL), ("file_id", MAX_FILE_ID), ("filename", 4096)):
+    for key, limit in (
+        ("file_data", MAX_FILE_DATA),
+        ("file_url", MAX_IMAGE_URL),
+        ("file_id", MAX_FILE_ID),
+        ("filename", 4096),
+    ):
         if part.get(key) is not None:
             check_string(part[key], f"{at}.{key}", limit)
     return {key: value for key, value in part.items() if value is not None}
