@@ -134,7 +134,7 @@ class ChunkDecoder:
         out += self._held
         if not self._said and not self._calls.called and self._blank:
             out.append(Text(self._blank, self._logprobs))
-        if self._details:
+        if self._details and self._phase in ("fresh", "thinking"):  # later ones belong to nothing
             out += self._state()
         if self._said and self._phase == "text":
             out += map(Annotation, self._cited.values())
@@ -322,7 +322,7 @@ def usage_of(told: Any) -> Usage:
     if not isinstance(told, dict):
         return Usage()
     prompt, completion, total = (_count(told, key) for key in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    hidden = max(0, total - prompt - completion) if completion else 0
+    hidden = max(0, total - prompt - completion) if prompt else 0
     cached = (
         _count(told.get("prompt_tokens_details"), "cached_tokens")
         or _count(told, "prompt_cache_hit_tokens")  # DeepSeek
