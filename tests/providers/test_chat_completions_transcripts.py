@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stub_server import Play, StubServer, as_json, events
 
+from core.writing import begun, counted
 from ore.backends.base import ModelRequest
 from ore.backends.chat_completions import ChatCompletions
 from ore.backends.chat_listing import read_listing
@@ -34,7 +35,9 @@ from ore.core.deltas import (
     ToolCall,
     Usage,
 )
+from ore.core.writer import ResponseWriter
 from ore.errors import HTTPFault, InvalidRequest, ModelFailed, NotFound, TooManyRequests, Unavailable
+from ore.protocol.items import as_object
 
 pytestmark = pytest.mark.anyio
 
@@ -353,7 +356,7 @@ TRANSCRIPTS: dict[str, Transcript] = {
             calls(
                 piece(0, "c1", "patch", '{"input": "a\\nb'),
                 piece(1, "c2", "n__add", "{}"),
-                piece(2, "c3", "shell", "{}"),
+                piece(2, "c3", "shell", '{"commands":[]}'),
                 piece(3, "c4", "heard_of", "{}"),
             ),
             calls(piece(0, arguments='\\u00e9"}')),
@@ -366,7 +369,7 @@ TRANSCRIPTS: dict[str, Transcript] = {
             ToolCall("c2", "add", "function_call", "n"),
             ToolArguments("{}"),
             ToolCall("c3", "shell", "shell_call"),
-            ToolArguments("{}"),
+            ToolArguments('{"commands":[]}'),
             *whole(("c4", "heard_of", "{}")),
             Finish("tool_calls"),
         ],
@@ -787,3 +790,17 @@ def test_a_bare_list_is_a_listing_and_other_things_are_none() -> None:
 async def test_tokens_are_estimated() -> None:
     async with chat_server(stream(STOP)) as stub, provider_of(stub) as provider:
         assert await provider.count_tokens(request()) > 0
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_the_writer_takes_whatever_is_heard(name: str) -> None:
+    """No arguments without their call: every call that was told becomes an item."""
+    chunks, _ = TRANSCRIPTS[name]
+    deltas = heard([json.dumps(each).encode() for each in chunks])
+    writer = ResponseWriter(counted(), lambda _: None)
+    writer.begin(begun())
+    for delta in deltas[:-1]:
+        writer.write(delta)
+    writer.close()
+    made = [item for item in map(as_object, writer.response.output) if "call_id" in item]
+    assert len(made) == sum(isinstance(delta, ToolCall) for delta in deltas)
