@@ -8,13 +8,16 @@ import tomllib
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from ore.backends.base import Capabilities
 from ore.core.callable_tools import TOOL_TYPES
+
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""The words for `reasoning.effort`, from least to most."""
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +49,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     effort: Literal["none", "reasoning_effort", "budget", "adaptive", "chat_template_kwargs"] = "none"
     """How `reasoning.effort` is said: not at all, as a word, as a budget of tokens, as thinking that adapts, or to the
     chat template."""
+    efforts: tuple[str, ...] = ()
+    """The words for it that are understood, of those in `EFFORTS`; others are said as the nearest. Empty: all."""
     summarised: bool = True
     """Whether what it shows of its reasoning is a summary of it."""
     reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
@@ -54,6 +59,17 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When reasoning is given back: never, with the calls that it led to, or always."""
     think_tags: bool = False
     """Whether reasoning may stand between think tags in the text."""
+    short_call_ids: bool = False
+    """Whether ids of calls must be nine letters and digits, as Mistral has them."""
+    openai_fields: bool = False
+    """Whether it takes the fields of a Chat Completions request that only OpenAI knows; many servers refuse them."""
+
+    def nearest_effort(self, wanted: str) -> str:
+        """The word that is understood and means most nearly what was asked for; of two, the greater one."""
+        if not self.efforts or wanted in self.efforts or wanted not in EFFORTS:
+            return wanted
+        place = EFFORTS.index(wanted)
+        return min(self.efforts, key=lambda word: (abs(EFFORTS.index(word) - place), -EFFORTS.index(word)))
 
     def capabilities(self) -> Capabilities:
         """What of it `GET /v1/models` shows and routing asks for."""

@@ -1,7 +1,7 @@
 """One provider's HTTP: the pool, time limits, server-sent events. The hot path of every provider.
 
-It refuses to know dialects, to try again, to follow redirects (a key would go along) and to say an address or a key to
-anybody. Why aiohttp: `docs/adr/0013-what-a-gateway-costs.md`.
+It refuses to know dialects, to try again what was taken, to follow redirects (a key would go along) and to say an
+address or a key to anybody. Why aiohttp: `docs/adr/0013-what-a-gateway-costs.md`.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import email.utils
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import anyio
@@ -76,6 +76,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=not is_loopback(URL(self._base).host or ""),  # proxies are for what is not on this machine
             read_bufsize=64 * 1024,
+            trace_configs=[_noting_reuse()],
         )
 
     async def stop(self) -> None:
@@ -124,15 +125,35 @@ class Upstream:
         if self._session is None:
             raise ModelFailed(f"The provider '{self.name}' is not started yet. Send the request again in a moment.")
         with anyio.fail_after(self.options.connect_timeout + self.options.first_byte_timeout):
-            response = await self._session.request(
-                method, f"{self._base}/{path}", data=data, headers=headers, allow_redirects=False
-            )
+            response = await self._request(self._session, method, path, data, headers)
             if 200 <= response.status < 300:
                 return response
             try:
                 raise Refused(response.status, await _body(response), _retry_after(response.headers))
             finally:
                 response.release()
+
+    async def _request(
+        self, session: aiohttp.ClientSession, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Ask, on a fresh connection if need be: a kept one may have been closed, and nobody took the request then.
+
+        llama-server closes every connection after it has streamed, and says that it will keep it.
+        """
+        while True:
+            connection = _Connection()
+            try:
+                return await session.request(
+                    method,
+                    f"{self._base}/{path}",
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=connection,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError):
+                if not connection.kept:
+                    raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -242,6 +263,24 @@ class Answer:
             limit = options.first_byte_timeout
             self._late = self._upstream.too_slow("did not begin to answer", limit, "first_byte_timeout")
             self._response.close()
+
+
+class _Connection(Struct):
+    """What is noted about the connection that a request went over."""
+
+    kept: bool = False
+    """Whether it had served another request before."""
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    async def note(
+        _session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams
+    ) -> None:
+        context.trace_request_ctx.kept = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(note)
+    return trace
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -5,11 +5,9 @@ Nothing here tokenizes. It refuses (400) what the template refuses, and it never
 its own turn: markers of the template inside content are broken up.
 """
 
-import base64
-import binascii
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,20 +18,23 @@ import msgspec
 from jinja2 import nodes
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.chat_messages import (
+    ChatMessage,
+    arguments_of,
+    call_id_of,
+    chat_messages,
+    format_hint,
+    split_lead,
+    text_of,
+)
 from ore.backends.local.call_forms import is_raw
 from ore.backends.local.grammar import FORMATS
 from ore.core.callable_tools import CallableTool
-from ore.core.native_tools import NATIVE_CALLS, NATIVE_OUTPUTS
 from ore.core.tool_choice import ToolPlan
 from ore.errors import InvalidRequest
 
 Message = dict[str, Any]
 
-MAX_INLINED_FILE: Final = 1024 * 1024
-"""Bytes of a text file that are put into the prompt; a larger one is only named."""
-
-_CALLS: Final = frozenset({"function_call", "custom_tool_call", "mcp_call", *NATIVE_CALLS})
-_OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 _TURN_MARKER: Final = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>\s]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
 )
@@ -46,172 +47,26 @@ MAX_SHOWN_GRAMMAR: Final = 4000
 
 def to_messages(request: ModelRequest, plan: ToolPlan = _NO_TOOLS) -> list[Message]:
     """Chat messages in the shape that templates know; leading system messages are one."""
-    writer = _Messages(plan)
-    for item in request.items:
-        writer.take(item)
-    return _lead(request, writer.close())
+    lead, messages = split_lead(chat_messages(request.items))
+    texts = filter(None, (request.instructions, *lead, format_hint(request.text_format)))
+    system = "\n\n".join(texts)
+    shown = [_for_template(message, plan) for message in messages]
+    return [{"role": "system", "content": system}, *shown] if system else shown
 
 
-def _lead(request: ModelRequest, messages: list[Message]) -> list[Message]:
-    """One system message at the front, out of the instructions, what leads the input, and the format."""
-    texts = [request.instructions] if request.instructions else []
-    while messages and messages[0]["role"] == "system":
-        texts.append(messages.pop(0)["content"])
-    if hint := _format_hint(request.text_format):
-        texts.append(hint)
-    return [{"role": "system", "content": "\n\n".join(texts)}, *messages] if texts else messages
-
-
-def _format_hint(text_format: JsonObject) -> str:
-    if text_format.get("type") == "json_object":
-        return "Answer with a JSON object."
-    if text_format.get("type") == "json_schema":
-        schema = msgspec.json.encode(text_format.get("schema")).decode()
-        return f"Answer with JSON that matches this schema: {schema}"
-    return ""
-
-
-class _Messages:
-    """Collects items; consecutive calls, and the assistant text right before them, share one message."""
-
-    def __init__(self, plan: ToolPlan) -> None:
-        self._plan = plan
-        self._messages: list[Message] = []
-        self._names: dict[str, str] = {}
-        self._reasoning = ""
-
-    def close(self) -> list[Message]:
-        if self._reasoning:
-            self._assistant()
-        return self._messages
-
-    def take(self, item: JsonObject) -> None:
-        """Items that cannot be shown to a model are passed over."""
-        kind = item.get("type", "message")
-        if item.get("execution") == "server":
-            return  # a search that brought tools, which are shown
-        if kind == "message":
-            self._message(item)
-        elif kind == "reasoning":
-            self._reasoning += _text_of(item.get("content") or item.get("summary"))
-        elif kind in _CALLS:
-            self._call(item)
-            if kind == "mcp_call":
-                self._output(item.get("id"), item.get("output") or item.get("error") or "")
-        elif kind in _OUTPUTS:
-            self._output(item.get("call_id"), item.get("output"))
-        elif kind in NATIVE_OUTPUTS:
-            self._output(item.get("call_id") or item.get("id"), NATIVE_OUTPUTS[kind].result(item))
-
-    def _message(self, item: JsonObject) -> None:
-        role = item.get("role")
-        if role == "assistant":
-            message = self._assistant()
-            message["content"] = _text_of(item.get("content"))
-            return
-        self._settle()
-        role = "system" if role in {"system", "developer"} else "user"
-        self._messages.append({"role": role, "content": _text_of(item.get("content"))})
-
-    def _assistant(self) -> Message:
-        message: Message = {"role": "assistant", "content": ""}
-        if self._reasoning:
-            message["reasoning_content"], self._reasoning = self._reasoning, ""
-        self._messages.append(message)
-        return message
-
-    def _call(self, item: JsonObject) -> None:
-        last = self._messages[-1] if self._messages else None
-        joins = last is not None and last["role"] == "assistant" and not self._reasoning
-        message = last if joins and last is not None else self._assistant()
-        name = self._plan.shown_name(item)
-        call_id = str(item.get("call_id") or item.get("id") or "")
-        self._names[call_id] = self._names[str(item.get("id"))] = name
-        function = {"name": name, "arguments": _arguments(item)}
-        message.setdefault("tool_calls", []).append({"type": "function", "id": call_id, "function": function})
-
-    def _output(self, call_id: object, output: object) -> None:
-        self._settle()
-        key = str(call_id or "")
-        content = output if isinstance(output, str) else _text_of(output)
-        name = self._names.get(key, "")
-        self._messages.append({"role": "tool", "content": content, "tool_call_id": key, "name": name})
-
-    def _settle(self) -> None:
-        """Reasoning belongs to the assistant's next output; where there is none, it is dropped."""
-        self._reasoning = ""
-
-
-def _arguments(item: JsonObject) -> Any:
-    """As an object where it is one: templates print objects as JSON, and strings as strings."""
-    kind = item.get("type")
-    if kind == "custom_tool_call":
-        return {"input": item.get("input", "")}
-    if kind in NATIVE_CALLS:
-        return NATIVE_CALLS[kind].arguments(item)
-    raw = item.get("arguments") or "{}"
-    if not isinstance(raw, str):
-        return raw
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return raw
-    return value if isinstance(value, dict) else raw
-
-
-def _text_of(content: object) -> str:
-    """The parts of a message as one text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Iterable) or isinstance(content, dict):
-        return "" if content is None else msgspec.json.encode(content).decode()
-    return "\n".join(filter(None, (_part(part) for part in content if isinstance(part, dict))))
-
-
-def _part(part: JsonObject) -> str:
-    kind = str(part.get("type", ""))
-    if kind == "refusal":
-        return str(part.get("refusal", ""))
-    if isinstance(part.get("text"), str):
-        return str(part["text"])
-    if kind == "input_image":
-        return f"[image attached{_source(part.get('image_url'))}; this model cannot see images]"
-    if kind == "input_file":
-        return _file(part)
-    return f"[{kind or 'something'} attached; this model cannot read it]"
-
-
-def _source(address: object) -> str:
-    """Where an attachment comes from; the data itself never gets into the prompt."""
-    if not isinstance(address, str) or not address:
-        return ""
-    if not address.startswith("data:"):
-        return f" by URL: {address[:2000]}"
-    media, _, data = address[5:].partition(",")
-    return f": {media.split(';')[0] or 'data'}, {_size(len(data) * 3 // 4)}"
-
-
-def _file(part: JsonObject) -> str:
-    name = str(part.get("filename") or "a file")
-    data = part.get("file_data")
-    if not isinstance(data, str):
-        return f"[file attached: {name}{_source(part.get('file_url'))}; this model cannot read files]"
-    media, encoded = data[5:].split(",", 1) if data.startswith("data:") and "," in data else ("", data)
-    text = _decoded(encoded) if media.startswith("text/") and len(encoded) <= MAX_INLINED_FILE * 4 // 3 else None
-    if text is not None:
-        return f"[file attached: {name}]\n{text}"
-    return f"[file attached: {name}, {_size(len(encoded) * 3 // 4)}; this model cannot read files]"
-
-
-def _decoded(data: str) -> str | None:
-    try:
-        return base64.b64decode(data, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-
-
-def _size(count: int) -> str:
-    return f"{max(1, round(count / 1024))} KiB" if count < 1024 * 1024 else f"{count / (1024 * 1024):.1f} MiB"
+def _for_template(message: ChatMessage, plan: ToolPlan) -> Message:
+    """Arguments are objects where they can be: templates print objects as JSON, and strings as strings."""
+    shown: Message = {"role": message.role, "content": text_of(message.content)}
+    if message.role == "tool":
+        name = plan.shown_name(message.call) if message.call is not None else ""
+        return {**shown, "tool_call_id": message.call_id, "name": name}
+    if message.reasoning:
+        shown["reasoning_content"] = message.reasoning
+    for item in message.calls:
+        function = {"name": plan.shown_name(item), "arguments": arguments_of(item)}
+        call = {"type": "function", "id": call_id_of(item), "function": function}
+        shown.setdefault("tool_calls", []).append(call)
+    return shown
 
 
 class ChatTemplate:
