@@ -32,6 +32,16 @@ def no_network() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_providers() -> Iterator[None]:
+    """The keys of whoever runs the tests make no providers, in child processes neither."""
+    patch = pytest.MonkeyPatch()
+    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OLLAMA_HOST"):
+        patch.delenv(variable, raising=False)
+    yield
+    patch.undo()
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

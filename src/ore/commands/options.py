@@ -1,6 +1,7 @@
 """Options that several commands take, and the settings they make. The only module that reads the environment."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -16,6 +17,11 @@ config_option = click.option(
 data_dir_option = click.option(
     "--data-dir", metavar="FOLDER", help="Folder for the database and downloaded models. Default: your data folder."
 )
+
+
+def environ() -> Mapping[str, str]:
+    """The environment, for what the settings refer to."""
+    return os.environ
 
 
 def load_settings(config: Path | None, **flags: object) -> settings.LoadedSettings:
