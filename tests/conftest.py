@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from ore.settings import PROVIDER_VARIABLES
 from servers import OreProcess, ScriptedServer
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -36,7 +37,7 @@ def no_network() -> Iterator[None]:
 def no_providers() -> Iterator[None]:
     """The keys of whoever runs the tests make no providers, in child processes neither."""
     patch = pytest.MonkeyPatch()
-    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OLLAMA_HOST"):
+    for variable in PROVIDER_VARIABLES:
         patch.delenv(variable, raising=False)
     yield
     patch.undo()

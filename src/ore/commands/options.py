@@ -30,6 +30,7 @@ def load_settings(config: Path | None, **flags: object) -> settings.LoadedSettin
 
 
 def default_settings() -> settings.Settings:
-    """The defaults on this machine, whatever the file and the `ORE_` variables say."""
-    folders = {name: value for name, value in os.environ.items() if not name.startswith("ORE_")}
+    """The defaults on this machine, whatever the file and the environment say."""
+    said = ("ORE_", *settings.PROVIDER_VARIABLES)
+    folders = {name: value for name, value in os.environ.items() if not name.startswith(said)}
     return settings.load(Path(os.devnull), folders, {}).settings

@@ -24,7 +24,7 @@ from ore.settings.models import (
     model_kind,
     resolve_models,
 )
-from ore.settings.providers import KINDS, ProviderModel, provider_model
+from ore.settings.providers import KINDS, PROVIDER_VARIABLES, ProviderModel, provider_model
 from ore.settings.references import resolved_headers, resolved_key
 from ore.settings.tree import (
     EVERY_SETTING,
@@ -44,6 +44,7 @@ __all__ = [
     "BUNDLED_MODELS",
     "EVERY_SETTING",
     "KINDS",
+    "PROVIDER_VARIABLES",
     "AliasSettings",
     "CacheSettings",
     "HubReference",

@@ -20,7 +20,7 @@ from ore.errors import StartupError
 from ore.settings.aliases import refuse_wrong_aliases, take_aliases
 from ore.settings.folders import expanded, find_config, user_data_dir
 from ore.settings.models import model_kind
-from ore.settings.providers import complete_provider, picked_up, url_problem, usual_key
+from ore.settings.providers import PROVIDER_VARIABLES, complete_provider, picked_up, url_problem, usual_key
 from ore.settings.references import anchored, headers_problem, key_problem
 from ore.settings.tree import EVERY_SETTING, FAMILIES, SECTIONS, Setting, Settings
 from ore.settings.writing import Parts, dotted, to_toml
@@ -49,6 +49,10 @@ class LoadedSettings(Struct, frozen=True, kw_only=True):
     settings: Settings
     origins: dict[str, Origin]
     path: Path | None
+
+    def is_picked_up(self, provider: str) -> bool:
+        """Whether nobody configured this provider: a variable of its own made it."""
+        return self.origins[dotted(("providers", provider, "kind"))].place in PROVIDER_VARIABLES
 
 
 class _Given(Struct, frozen=True):

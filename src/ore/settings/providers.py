@@ -33,6 +33,10 @@ KINDS: Final = {
 }
 
 
+PROVIDER_VARIABLES: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OLLAMA_HOST")
+"""The variables that make a provider by themselves."""
+
+
 class PickedUp(NamedTuple):
     """A provider that nobody configured, and the variable that it comes from."""
 
