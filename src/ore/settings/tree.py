@@ -133,13 +133,14 @@ class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[cache]`: answers that are given again to the same question."""
 
-    enabled: Annotated[bool, Meta(description="Give an answer again to a request that is the same in every field.")] = (
-        False
-    )
+    enabled: Annotated[
+        bool,
+        Meta(description="Give an answer again to the same request, if it is repeatable: `temperature` 0 or a `seed`."),
+    ] = False
     ttl: Annotated[float, Meta(gt=0, description="Seconds that an answer may be given again.")] = 3600.0
-    max_mib: Annotated[
-        int, Meta(ge=1, description="Memory for answers, in MiB; the one that was asked for longest ago goes first.")
-    ] = 64
+    max_mib: Annotated[int, Meta(ge=1, description="Memory for answers, in MiB; the least recently used go first.")] = (
+        64
+    )
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -182,9 +183,10 @@ class AliasSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """`[models.NAME]` with `targets`: an alias, one name for several models, of which each request gets one.
 
     A target is the NAME of a model with a `path`, the bundled `ore-tiny`, or `PROVIDER/MODEL`; never another alias.
-    `route` puts the targets in order for each request. Then those are passed over that cannot do what the request asks
-    for (tools, images, a long context), and those that one of the `spill_` rules speaks against. A target that fails is
-    replaced by the next, under the same response id; once the client has seen output, `after_output` decides.
+    `route` puts the targets in order for each request. A target that one of the `spill_` rules speaks against is passed
+    over: it comes after the others. One that cannot do what the request needs (tools, images, a long context) is not
+    asked, unless none can. A target that fails is replaced by the next, under the same response id; once the client has
+    seen output, `after_output` decides.
     """
 
     targets: Annotated[
@@ -214,14 +216,18 @@ class AliasSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     spill_waiting: (
         Annotated[
             int,
-            Meta(ge=0, examples=[8], description="Pass a target over in whose queue so many requests wait, or more."),
+            Meta(
+                ge=0,
+                examples=[8],
+                description="Pass a target over that is full, and for which so many requests wait, or more.",
+            ),
         ]
         | None
     ) = None
     spill_seconds: (
         Annotated[
             float,
-            Meta(gt=0, examples=[5.0], description="Pass a target over that would need longer to say its first token."),
+            Meta(gt=0, examples=[5.0], description="Pass a target over that would take longer to its first token."),
         ]
         | None
     ) = None
@@ -240,7 +246,7 @@ class AliasSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ),
     ] = "fail"
     retries: Annotated[
-        int, Meta(ge=0, examples=[2], description="Rounds over the targets after a first one in which all failed.")
+        int, Meta(ge=0, examples=[2], description="Further rounds over the targets when all of them failed.")
     ] = 2
 
 
