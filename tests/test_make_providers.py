@@ -28,7 +28,7 @@ class Spoken:
 def spoken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind speaks the same."""
     for kind in DIALECTS:
-        monkeypatch.setitem(app.DIALECTS, kind, (__name__, "Spoken"))
+        monkeypatch.setitem(app.DIALECTS, kind, (__name__, "Spoken", {}))
 
 
 def configured(**fields: Any) -> Settings:
@@ -38,8 +38,8 @@ def configured(**fields: Any) -> Settings:
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_kind_has_a_dialect(kind: str) -> None:
-    """It can be made without arguments, and knows its paths."""
-    module, name = DIALECTS[kind]
+    """It can be made, knows its paths, and says a key only where there is one."""
+    module, name, _ = DIALECTS[kind]
     if find_spec(module) is None:
         pytest.skip(f"{module} is not there yet")
     dialect = make_dialect(kind)

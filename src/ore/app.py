@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from msgspec import Struct
@@ -238,14 +238,14 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
     return backends
 
 
-DIALECTS: Final = {
-    "openai": ("ore.backends.responses", "Responses"),
-    "responses": ("ore.backends.responses", "Responses"),
-    "anthropic": ("ore.backends.messages", "Messages"),
-    "ollama": ("ore.backends.chat_completions", "ChatCompletions"),
-    "chat_completions": ("ore.backends.chat_completions", "ChatCompletions"),
+DIALECTS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "openai": ("ore.backends.responses", "Responses", {}),
+    "responses": ("ore.backends.responses", "Responses", {}),
+    "anthropic": ("ore.backends.messages", "Messages", {}),
+    "ollama": ("ore.backends.chat_completions", "ChatCompletions", {"new_id": new_id}),
+    "chat_completions": ("ore.backends.chat_completions", "ChatCompletions", {"new_id": new_id}),
 }
-"""The way of speaking of each kind of provider, as module and class."""
+"""The way of speaking of each kind of provider: module, class, and what that is made with."""
 
 
 def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Backend]:
@@ -270,8 +270,8 @@ def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 
 def make_dialect(kind: str) -> "Dialect":
     """How providers of a kind are spoken to."""
-    module, name = DIALECTS[kind]
-    dialect: Dialect = getattr(import_module(module), name)()
+    module, name, arguments = DIALECTS[kind]
+    dialect: Dialect = getattr(import_module(module), name)(**arguments)
     return dialect
 
 

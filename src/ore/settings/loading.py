@@ -79,29 +79,46 @@ def load(
     given |= _from_environment(environ, [parts[:2] for parts in given if _is_named(parts)])
     given |= _from_flags(flags or {})
     given |= _picked_up(environ, given)
+
+    def where(parts: Parts) -> str:
+        return next(str(entry.origin) for known, entry in given.items() if known[: len(parts)] == parts)
+
+    tree = _tree(given, environ)
+    tree["aliases"] = take_aliases(tree["models"], where)
+    for name, provider in tree["providers"].items():
+        complete_provider(name, provider, where)
+        if variable := usual_key(provider, environ):
+            provider["api_key"] = f"env:{variable}"
+            given["providers", name, "api_key"] = _Given(None, Origin("environment", variable), Path.cwd())
+    settings = msgspec.convert(tree, Settings)
+    refuse_wrong_aliases(settings, where)
+    return LoadedSettings(settings=settings, origins=_origins(given, settings), path=path)
+
+
+def _tree(given: Mapping[Parts, _Given], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What was given, each value checked by itself, as nested dicts. Every section that users name is there."""
     tree: dict[str, Any] = {family: {} for family in FAMILIES}
-    origins = {name: Origin("default") for name in (setting.name for setting in EVERY_SETTING) if "NAME" not in name}
     for parts, entry in given.items():
         branch = tree
         for part in parts if _is_named(parts) else parts[:-1]:
             branch = branch.setdefault(part, {})
         if not _is_named(parts):
             branch[parts[-1]] = _checked(parts, entry, environ)
-            origins[dotted(parts)] = entry.origin
-
-    def where(parts: Parts) -> str:
-        return next(str(entry.origin) for known, entry in given.items() if known[: len(parts)] == parts)
-
-    tree["aliases"] = take_aliases(tree["models"], where)
-    for name, provider in tree["providers"].items():
-        complete_provider(name, provider, where)
-        if variable := usual_key(provider, environ):
-            provider["api_key"] = f"env:{variable}"
-            origins[dotted(("providers", name, "api_key"))] = Origin("environment", variable)
     tree["data_dir"] = tree.get("data_dir") or str(user_data_dir(environ))
-    settings = msgspec.convert(tree, Settings)
-    refuse_wrong_aliases(settings, where)
-    return LoadedSettings(settings=settings, origins=_with_defaults(origins, settings), path=path)
+    return tree
+
+
+def _origins(given: Mapping[Parts, _Given], settings: Settings) -> dict[str, Origin]:
+    """By dotted key, for every setting that there is."""
+    known = [tuple(setting.name.split(".")) for setting in EVERY_SETTING if ".NAME" not in setting.section]
+    for family, sections in (
+        ("models", settings.models),
+        ("models", settings.aliases),
+        ("providers", settings.providers),
+    ):
+        known += [(family, name, key) for name, section in sections.items() for key in section.__struct_fields__]
+    default = _Given(None, Origin("default"), Path())
+    return {dotted(parts): given.get(parts, default).origin for parts in known}
 
 
 def _from_file(path: Path) -> dict[Parts, _Given]:
@@ -360,16 +377,6 @@ def _with_absolute_paths(setting: Setting, value: Any, absolute: Callable[[str],
 
 def _absolute(text: str, base: Path, environ: Mapping[str, str]) -> Path:
     return base / expanded(text, environ)
-
-
-def _with_defaults(origins: dict[str, Origin], settings: Settings) -> dict[str, Origin]:
-    """The origins, with those of the settings that sections of the user's names do not give."""
-    for family in (*FAMILIES, "aliases"):
-        for name, section in getattr(settings, family).items():
-            for key in section.__struct_fields__:
-                parts = ("models" if family == "aliases" else family, name, key)
-                origins.setdefault(dotted(parts), Origin("default"))
-    return origins
 
 
 def _mistake(parts: Parts, value: Any, origin: Origin, expected: str) -> str:
