@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from ore.settings import PROVIDER_VARIABLES
 from servers import OreProcess, ScriptedServer
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -28,6 +29,16 @@ def no_network() -> Iterator[None]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(socket.socket, "connect", guarded)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_providers() -> Iterator[None]:
+    """The keys of whoever runs the tests make no providers, in child processes neither."""
+    patch = pytest.MonkeyPatch()
+    for variable in PROVIDER_VARIABLES:
+        patch.delenv(variable, raising=False)
     yield
     patch.undo()
 

@@ -212,6 +212,8 @@ def test_settings_made_by_hand_must_say_where_data_goes() -> None:
 
 # Mistakes
 
+EITHER = 'add path = "FILE.gguf" to it, or targets = ["PROVIDER/MODEL"].'
+
 
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -251,8 +253,8 @@ def test_settings_made_by_hand_must_say_where_data_goes() -> None:
             'server.cors_origins = "*"',
             'server.cors_origins is "*" (ore.toml, line 1); it must be a list of strings.',
         ),
-        ("[models.a]", '[models.a] has no path (ore.toml, line 1); add path = "FILE.gguf" to it.'),
-        ('[models.a]\npath = ""', '[models.a] has no path (ore.toml, line 1); add path = "FILE.gguf" to it.'),
+        ("[models.a]", f"[models.a] has neither path nor targets (ore.toml, line 1); {EITHER}"),
+        ('[models.a]\npath = ""', f"[models.a] has neither path nor targets (ore.toml, line 1); {EITHER}"),
         ("x = ", "ore.toml is not valid TOML: Invalid value (at end of document)."),
     ],
 )
@@ -303,7 +305,7 @@ def test_a_mistake_in_the_file_is_named_with_its_line_and_its_fix(file: Path, te
         (
             "ORE_MODELS__A__SLOTS",
             "1",
-            '[models.a] has no path (environment variable ORE_MODELS__A__SLOTS); add path = "FILE.gguf" to it.',
+            f"[models.a] has neither path nor targets (environment variable ORE_MODELS__A__SLOTS); {EITHER}",
         ),
     ],
 )
@@ -344,7 +346,9 @@ def test_toml_that_breaks_the_parser_in_other_ways_is_refused(file: Path) -> Non
     assert "is not valid TOML" in mistake(file, f"a = {'[' * 5000}")
 
 
-KEYS = st.sampled_from([*settings.tree.SECTIONS, "models", *(setting.key for setting in EVERY_SETTING), "x", ""])
+KEYS = st.sampled_from(
+    [*settings.tree.SECTIONS, *settings.tree.FAMILIES, *(setting.key for setting in EVERY_SETTING), "x", ""]
+)
 SCALARS = st.integers() | st.floats() | st.booleans() | st.text(max_size=5) | st.sampled_from(["sqlite", "ore-tiny"])
 TREES = st.dictionaries(
     KEYS,
@@ -417,7 +421,7 @@ def values(setting: Setting) -> st.SearchStrategy[Any]:
     return st.booleans() if setting.kind is bool else st.text(min_size=1, max_size=8)
 
 
-PLAIN = [setting for setting in EVERY_SETTING if setting.section != "models.NAME" and setting.key != "data_dir"]
+PLAIN = [setting for setting in EVERY_SETTING if ".NAME" not in setting.section and setting.key != "data_dir"]
 
 
 @unhurried
@@ -462,12 +466,17 @@ def test_the_template_changes_nothing(file: Path, home: dict[str, str]) -> None:
     assert left_out == {setting.name for setting in PLAIN if setting.default is None}
 
 
-def test_the_example_of_a_model_in_the_template_works(file: Path, home: dict[str, str]) -> None:
-    """Uncommenting the example gives a model with every setting a model has."""
+def test_the_examples_in_the_template_work(file: Path, home: dict[str, str]) -> None:
+    """Uncommenting them gives a model, an alias and a provider with every setting that each of them has."""
     lines = [line.removeprefix("#   ") for line in settings.template().splitlines() if line.startswith("#   ")]
     file.write_text("\n".join(lines))
-    (model,) = load(file, home, {}).settings.models.values()
-    assert None not in [getattr(model, field) for field in model.__struct_fields__]
+    loaded = load(file, home, {})
+    for section, name in (("models", "small"), ("aliases", "fast"), ("providers", "openai")):
+        example = getattr(loaded.settings, section)[name]
+        given = {key for key in example.__struct_fields__ if getattr(example, key) not in (None, "", ())}
+        assert given == set(example.__struct_fields__)
+        family = "models" if section == "aliases" else section
+        assert {loaded.origins[f"{family}.{name}.{key}"].kind for key in given} == {"file"}
 
 
 def test_every_setting_has_a_description_and_stands_in_template_and_reference() -> None:

@@ -6,10 +6,11 @@
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from msgspec import Struct
@@ -36,12 +37,15 @@ from ore.server.websocket import WebSockets, elsewhere
 from ore.settings import (
     LlamaCppSettings,
     ModelSettings,
+    ProviderSettings,
     Settings,
     hub_reference,
     load,
     model_file,
     model_kind,
     resolve_models,
+    resolved_headers,
+    resolved_key,
 )
 from ore.stores.base import Store
 from ore.stores.sqlite import SQLiteStore
@@ -49,7 +53,9 @@ from ore.telemetry import Metrics
 from ore.tools.base import Tool
 
 if TYPE_CHECKING:
+    from ore.backends.dialect import Dialect
     from ore.backends.local.options import EngineOptions
+    from ore.backends.upstream import UpstreamOptions
 
 LONGEST_WAIT = 600.0
 """Seconds beside its run that an answer may take until it is with its client, at most."""
@@ -236,6 +242,61 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
         path = await _fetched(settings, name, model, progress)
         backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
     return backends
+
+
+DIALECTS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "openai": ("ore.backends.responses", "Responses", {}),
+    "responses": ("ore.backends.responses", "Responses", {}),
+    "anthropic": ("ore.backends.messages", "Messages", {}),
+    "ollama": ("ore.backends.chat_completions", "ChatCompletions", {"new_id": new_id}),
+    "chat_completions": ("ore.backends.chat_completions", "ChatCompletions", {"new_id": new_id}),
+}
+"""The way of speaking of each kind of provider: module, class, and what that is made with."""
+
+
+def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Backend]:
+    """One backend for each configured provider. Asks nobody. Raises `StartupError` for a key that is not there."""
+    from ore.backends.provider import Provider, ProviderOptions
+    from ore.backends.upstream import Upstream
+
+    backends: dict[str, Backend] = {}
+    for name, provider in settings.providers.items():
+        dialect = make_dialect(provider.kind)
+        options = ProviderOptions(
+            kind=provider.kind,
+            key=resolved_key(name, provider, environ),
+            models=provider.models,
+            discover=provider.discover,
+            max_concurrent=provider.max_concurrent,
+            queue=provider.queue,
+        )
+        backends[name] = Provider(dialect, Upstream(name, upstream_options(name, provider, dialect, environ)), options)
+    return backends
+
+
+def make_dialect(kind: str) -> "Dialect":
+    """How providers of a kind are spoken to."""
+    module, name, arguments = DIALECTS[kind]
+    dialect: Dialect = getattr(import_module(module), name)(**arguments)
+    return dialect
+
+
+def upstream_options(
+    name: str, provider: ProviderSettings, dialect: "Dialect", environ: Mapping[str, str]
+) -> "UpstreamOptions":
+    """Where a provider is and what it is sent each time, its key too. Headers of the settings go over the dialect's."""
+    from ore.backends.upstream import UpstreamOptions
+
+    key, own = resolved_key(name, provider, environ), resolved_headers(name, provider, environ)
+    said = {header.lower() for header in own}
+    dialects = {header: value for header, value in dialect.key_headers(key).items() if header.lower() not in said}
+    return UpstreamOptions(
+        base_url=provider.base_url,
+        headers={**dialects, **own},
+        connect_timeout=provider.connect_timeout,
+        first_byte_timeout=provider.first_byte_timeout,
+        idle_timeout=provider.idle_timeout,
+    )
 
 
 def make_tools(_: Settings) -> dict[str, Tool]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cli.asked_providers import Stub, stub_beside
 from ore.cli import cli
 
 Ore = Callable[..., Result]
@@ -30,3 +31,9 @@ def ore() -> Ore:
         return CliRunner().invoke(cli, arguments, prog_name="ore", input=stdin)
 
     return run
+
+
+@pytest.fixture
+def stub() -> Stub:
+    """`with stub(answer) as server:` a provider's server on loopback."""
+    return stub_beside

@@ -75,7 +75,7 @@ class Dialect(Protocol):
     """Where its models are listed."""
 
     def key_headers(self, key: str) -> dict[str, str]:
-        """How it wants to be told the key."""
+        """What it wants to hear with every request: the key, unless that is empty, and what else there is."""
 
     def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
         """The request in its words. `origin` names the provider: what reasoning of which provider may go back.

@@ -40,6 +40,9 @@ class UpstreamOptions(Struct, frozen=True, kw_only=True):
     idle_timeout: float = 60.0
     """Between two events."""
 
+    def __repr__(self) -> str:
+        return f"UpstreamOptions(base_url={self.base_url!r}, ...)"  # a key among the headers is in no log
+
 
 class Refused(Exception):
     """An answer without 2xx. `retry_after` is in seconds."""

@@ -23,7 +23,7 @@ from ore.commands.screen import CONTROL, Screen, screen
 from ore.commands.serve import refuse_missing_files
 from ore.commands.stored import Earlier, resumable, stored_responses
 from ore.errors import StartupError
-from ore.settings import Settings, resolve_models
+from ore.settings import Settings, configured_names, provider_model, resolve_models
 from ore.whereabouts import is_held
 
 _SLASHED: Final = re.compile(r"/[A-Za-z?]+(\s.*)?")
@@ -104,7 +104,7 @@ def _server(
     options = {"--data-dir": data_dir, "--config": config, "--log-level": "warning"}
     given = [word for option, value in options.items() if value is not None for word in (option, str(value))]
     with child_server([*([model] if model else []), *given]) as started:
-        yield started, settings.default_model or next(iter(settings.models))
+        yield started, settings.default_model or configured_names(settings)[0]
 
 
 def _found_at(url: str, model: str | None, configured: Settings) -> str | None:
@@ -116,8 +116,8 @@ def _found_at(url: str, model: str | None, configured: Settings) -> str | None:
         settings = resolve_models(configured, model)
     except StartupError:
         return None
-    wanted = settings.default_model or next(iter(settings.models))
-    if wanted in here:
+    wanted = settings.default_model or configured_names(settings)[0]
+    if wanted in here or (here and provider_model(settings, wanted)):  # a provider may have more than it lists
         return wanted
     return here[0] if here and model is None else None
 

@@ -6,8 +6,8 @@ import click
 
 from ore import settings
 from ore.commands.address import refuse_public_bind
-from ore.commands.options import config_option, data_dir_option, load_settings
-from ore.commands.serve import refuse_missing_files
+from ore.commands.options import config_option, data_dir_option, environ, load_settings
+from ore.commands.serve import refuse_missing_files, refuse_missing_keys
 from ore.errors import StartupError
 
 
@@ -50,6 +50,7 @@ def check(data_dir: str | None, config: Path | None) -> None:
     served = settings.resolve_models(loaded.settings)
     refuse_public_bind(served.server)
     refuse_missing_files(served)
+    refuse_missing_keys(served, environ())
     where = loaded.path or "no settings file, so the defaults"
-    models = ", ".join(served.models)
+    models = ", ".join([*settings.configured_names(served), *(f"{name}/*" for name in served.providers)])
     click.echo(f"Good: {where}; serves {models} on {served.server.host}, port {served.server.port}.")

@@ -1,5 +1,7 @@
 """`ore doctor`: looks at everything a server needs, and says for each what to do. Changes nothing, downloads nothing.
 
+Only providers are asked over the network, one question each.
+
 A check is a function from `Subject` to a `Finding`; one that breaks is a finding of its own, so that a strange machine
 still gets the rest of the report.
 """
@@ -9,13 +11,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
 from ore.commands.address import port_problem
+from ore.commands.finding import Finding
 from ore.commands.models import human_size
-from ore.commands.options import config_option, data_dir_option, default_settings, load_settings
+from ore.commands.options import config_option, data_dir_option, default_settings, environ, load_settings
+from ore.commands.provider_check import provider_finding
 from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.settings import BUNDLED_MODELS, Settings, model_file, model_kind, resolve_models
@@ -25,20 +29,17 @@ _WAL_RESET_FIXED: Final = (3, 51, 3)
 """The first SQLite without the bug that could corrupt a database when its write-ahead log is reset."""
 
 
-class Finding(NamedTuple):
-    """`fix` is what to do about a warn or a fail."""
-
-    status: Literal["ok", "warn", "fail"]
-    detail: str
-    fix: str = ""
-
-
 class Subject(NamedTuple):
     """What is looked at. `problem` says why the settings are the defaults instead of the user's."""
 
     settings: Settings
     path: Path | None
     problem: str
+    picked_up: frozenset[str] = frozenset()
+    """Providers that nobody configured: they are in the environment."""
+
+
+Check = Callable[[Subject], Finding]
 
 
 @click.command()
@@ -48,10 +49,7 @@ class Subject(NamedTuple):
 def doctor(as_json: bool, data_dir: str | None, config: Path | None) -> None:
     """Check this machine, this installation and the settings; exit status 1 if something must be mended."""
     subject = _subject(config, data_dir)
-    found = [(name, _looked_at(check, subject)) for name, check in CHECKS.items()]
-    for name, model in subject.settings.models.items():
-        if model_kind(model.path) != "bundled":
-            found.append((f"model {name}", _looked_at(partial(_model, name=name), subject)))
+    found = [(name, _looked_at(check, subject)) for name, check in _checks(subject.settings).items()]
     well = all(finding.status != "fail" for _, finding in found)
     if as_json:
         checks = [{"name": name, **finding._asdict()} for name, finding in found]
@@ -64,15 +62,26 @@ def doctor(as_json: bool, data_dir: str | None, config: Path | None) -> None:
     sys.exit(0 if well else 1)
 
 
+def _checks(settings: Settings) -> dict[str, Check]:
+    """Those of every machine, then those of what is configured."""
+    models = [name for name, model in settings.models.items() if model_kind(model.path) != "bundled"]
+    return {
+        **CHECKS,
+        **{f"model {name}": partial(_model, name=name) for name in models},
+        **{f"provider {name}": partial(_provider, name=name) for name in settings.providers},
+    }
+
+
 def _subject(config: Path | None, data_dir: str | None) -> Subject:
     try:
         loaded = load_settings(config, data_dir=data_dir)
-        return Subject(resolve_models(loaded.settings), loaded.path, "")
+        names = frozenset(name for name in loaded.settings.providers if loaded.is_picked_up(name))
+        return Subject(resolve_models(loaded.settings), loaded.path, "", names)
     except StartupError as error:
         return Subject(resolve_models(default_settings()), None, error.message)
 
 
-def _looked_at(check: Callable[[Subject], Finding], subject: Subject) -> Finding:
+def _looked_at(check: Check, subject: Subject) -> Finding:
     try:
         return check(subject)
     except Exception as error:
@@ -255,7 +264,13 @@ def _model(subject: Subject, name: str) -> Finding:
     return Finding("fail", f"{file} does not exist", f"correct the path of models.{name}")
 
 
-CHECKS: Final[dict[str, Callable[[Subject], Finding]]] = {
+def _provider(subject: Subject, name: str) -> Finding:
+    """One that nobody configured is no failure of this server, whatever is the matter with it."""
+    finding = provider_finding(name, subject.settings.providers[name], environ())
+    return finding._replace(status="warn") if finding.status == "fail" and name in subject.picked_up else finding
+
+
+CHECKS: Final[dict[str, Check]] = {
     "python": _python,
     "platform": _platform,
     "processor": _processor,

@@ -1,60 +1,67 @@
-"""`ore models`: what a server with these settings can serve, and whether the files are here. Downloads nothing."""
+"""`ore models`: what a server with these settings can serve, and what each can do. Downloads nothing.
+
+Nobody is asked over the network unless `--discover` says so.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import click
 
+from ore.commands.model_rows import RULES, Row, discovered, list_models
 from ore.commands.options import config_option, data_dir_option, load_settings
-from ore.settings import BUNDLED_MODELS, ModelSettings, Settings, model_file, model_kind, resolve_models
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table; sizes in bytes.")
+@click.option("--discover", is_flag=True, help="Ask the providers which models they have.")
 @data_dir_option
 @config_option
-def models(as_json: bool, data_dir: str | None, config: Path | None) -> None:
-    """List configured and bundled models, and whether their files are here."""
-    rows = list_models(load_settings(config, data_dir=data_dir).settings)
+def models(as_json: bool, discover: bool, data_dir: str | None, config: Path | None) -> None:
+    """List the models here, the aliases and the models of providers, and what each can do."""
+    settings = load_settings(config, data_dir=data_dir).settings
+    rows = list_models(settings, discovered(settings) if discover else {})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    header = ("MODEL", "KIND", "SIZE", "FILE", "PATH")
-    table = [header, *((_name(row), row["kind"], human_size(row["size"]), _state(row), _path(row)) for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
+    table = [_HEADER, *(_line(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(_HEADER))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def list_models(settings: Settings) -> list[dict[str, Any]]:
-    """A row for each model, configured ones first. `size` is in bytes, None where there is no file."""
-    known = {name: ModelSettings(path=name) for name in BUNDLED_MODELS if name not in settings.models}
-    default = resolve_models(settings).default_model
-    return [
-        {"name": name, **_facts(settings, model.path), "default": name == default}
-        for name, model in [*settings.models.items(), *known.items()]
-    ]
+_HEADER: Final = ("MODEL", "KIND", "CONTEXT", "CAN", "SIZE", "FILE", "WHERE")
 
 
-def _facts(settings: Settings, path: str) -> dict[str, Any]:
-    file = model_file(settings, path)
-    size = file.stat().st_size if file.is_file() else None
-    return {"kind": model_kind(path), "path": path, "file": str(file), "size": size, "present": size is not None}
+def _line(row: Row) -> tuple[str, ...]:
+    name = f"{row['name']} (default)" if row["default"] else str(row["name"])
+    context = str(row["context_window"] or "-")
+    can = ", ".join(ability for ability in ("tools", "images", "reasoning") if row[ability]) or "-"
+    return (name, row["kind"], context, can, human_size(row.get("size")), _state(row), _where(row))
 
 
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['name']} (default)" if row["default"] else str(row["name"])
-
-
-def _path(row: dict[str, Any]) -> str:
-    return str(row["file"] if row["kind"] == "bundled" else row["path"])
-
-
-def _state(row: dict[str, Any]) -> str:
+def _state(row: Row) -> str:
+    if "present" not in row:
+        return "-"
     if row["present"]:
         return "here"
     return "not downloaded" if row["kind"] == "hub" else "missing"
+
+
+def _where(row: Row) -> str:
+    if "targets" in row:
+        rules = ", ".join(f"{key} {row[key]}" for key in RULES[2:] if key in row)
+        return f"{row['route']}: {_targets(row)}{f'; {rules}' if rules else ''}"
+    if "base_url" in row:
+        return str(row["base_url"])
+    return str(row["file"] if row["kind"] == "bundled" else row["path"])
+
+
+def _targets(row: Row) -> str:
+    if "weights" not in row:
+        return ", ".join(row["targets"])
+    return ", ".join(f"{weight:g} {name}" for name, weight in zip(row["targets"], row["weights"], strict=True))
 
 
 def human_size(size: int | None) -> str:

@@ -6,6 +6,7 @@ Everything that can be refused before the server is built is refused here, in on
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,11 @@ import click
 
 from ore import __version__
 from ore.commands.address import refuse_public_bind, refuse_taken_port
-from ore.commands.options import config_option, data_dir_option, load_settings
+from ore.commands.options import config_option, data_dir_option, environ, load_settings
 from ore.commands.progress import download_progress
 from ore.errors import StartupError
 from ore.hosts import is_loopback
-from ore.settings import Settings, model_file, model_kind, resolve_models
+from ore.settings import Settings, model_file, model_kind, resolve_models, resolved_headers, resolved_key
 
 if TYPE_CHECKING:
     from ore.serving import BoundAddress
@@ -46,8 +47,8 @@ def serve(
 ) -> None:
     """Serve the Responses API until Ctrl-C.
 
-    MODEL is the default model: a name from [models], ore-tiny (bundled), a .gguf file, or ORG/REPO:FILE.gguf on a
-    model hub. Without MODEL and configured models, ore-tiny is served.
+    MODEL is the default model: a name from [models], PROVIDER/MODEL, ore-tiny (bundled), a .gguf file, or
+    ORG/REPO:FILE.gguf on a model hub. Without MODEL and configured models, ore-tiny is served.
     """
     loaded = load_settings(
         config,
@@ -62,6 +63,7 @@ def serve(
         raise StartupError("ORE runs on Linux and macOS; on Windows, run it in WSL.")
     refuse_public_bind(settings.server)
     refuse_missing_files(settings)
+    refuse_missing_keys(settings, environ())
     refuse_taken_port(settings.server)
     if until_stdin_closes:
         _stop_when_stdin_closes()
@@ -78,6 +80,13 @@ def refuse_missing_files(settings: Settings) -> None:
             raise StartupError(
                 f"This installation has no {model.path}, the bundled model; reinstall ORE, or name a .gguf file."
             )
+
+
+def refuse_missing_keys(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Raise `StartupError` for a provider whose key or header is not where its settings say."""
+    for name, provider in settings.providers.items():
+        resolved_key(name, provider, environ)
+        resolved_headers(name, provider, environ)
 
 
 def _run(settings: Settings) -> None:

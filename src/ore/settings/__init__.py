@@ -3,6 +3,9 @@
     tree        the settings themselves, each with its description
     folders     where this platform keeps settings and data
     models      what the path of a model may mean, and which models a server serves
+    aliases     what `[models.NAME]` with `targets` may say
+    providers   what each kind of provider has by itself, and the providers that the environment has
+    references  `env:NAME` and `file:PATH`, which stand for secrets
     loading     fills the tree and remembers where each value came from
     writing     TOML and Markdown about settings: the template, the reference, `ore config show`
 
@@ -12,12 +15,25 @@ and puts into the tree whatever it decides.
 
 from ore.settings.folders import find_config, user_config_file, user_data_dir
 from ore.settings.loading import LoadedSettings, Origin, load
-from ore.settings.models import BUNDLED_MODELS, HubReference, hub_reference, model_file, model_kind, resolve_models
+from ore.settings.models import (
+    BUNDLED_MODELS,
+    HubReference,
+    configured_names,
+    hub_reference,
+    model_file,
+    model_kind,
+    resolve_models,
+)
+from ore.settings.providers import KINDS, PROVIDER_VARIABLES, ProviderModel, provider_model
+from ore.settings.references import resolved_headers, resolved_key
 from ore.settings.tree import (
     EVERY_SETTING,
+    AliasSettings,
+    CacheSettings,
     LlamaCppSettings,
     LogSettings,
     ModelSettings,
+    ProviderSettings,
     ServerSettings,
     Setting,
     Settings,
@@ -27,23 +43,33 @@ from ore.settings.writing import effective, reference, template
 __all__ = [
     "BUNDLED_MODELS",
     "EVERY_SETTING",
+    "KINDS",
+    "PROVIDER_VARIABLES",
+    "AliasSettings",
+    "CacheSettings",
     "HubReference",
     "LlamaCppSettings",
     "LoadedSettings",
     "LogSettings",
     "ModelSettings",
     "Origin",
+    "ProviderModel",
+    "ProviderSettings",
     "ServerSettings",
     "Setting",
     "Settings",
+    "configured_names",
     "effective",
     "find_config",
     "hub_reference",
     "load",
     "model_file",
     "model_kind",
+    "provider_model",
     "reference",
     "resolve_models",
+    "resolved_headers",
+    "resolved_key",
     "template",
     "user_config_file",
     "user_data_dir",

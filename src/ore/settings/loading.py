@@ -11,15 +11,18 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, Struct
 
 from ore.errors import StartupError
+from ore.settings.aliases import refuse_wrong_aliases, take_aliases
 from ore.settings.folders import expanded, find_config, user_data_dir
 from ore.settings.models import model_kind
-from ore.settings.tree import EVERY_SETTING, SECTIONS, Setting, Settings
+from ore.settings.providers import PROVIDER_VARIABLES, complete_provider, picked_up, url_problem, usual_key
+from ore.settings.references import anchored, headers_problem, key_problem
+from ore.settings.tree import EVERY_SETTING, FAMILIES, SECTIONS, Setting, Settings
 from ore.settings.writing import Parts, dotted, to_toml
 
 _BY_PARTS: Final = {tuple(setting.name.split(".")): setting for setting in EVERY_SETTING}
@@ -47,6 +50,10 @@ class LoadedSettings(Struct, frozen=True, kw_only=True):
     origins: dict[str, Origin]
     path: Path | None
 
+    def is_picked_up(self, provider: str) -> bool:
+        """Whether nobody configured this provider: a variable of its own made it."""
+        return self.origins[dotted(("providers", provider, "kind"))].place in PROVIDER_VARIABLES
+
 
 class _Given(Struct, frozen=True):
     """A value somebody gave, not yet checked. `base` is the folder that relative paths in it start from."""
@@ -69,21 +76,49 @@ def load(
     environ = environ or {}
     path = expanded(str(config), environ) if config is not None else find_config(environ)
     given = _from_file(path) if path is not None else {}
-    given |= _from_environment(environ, {parts[1] for parts in given if _is_model(parts)})
+    given |= _from_environment(environ, [parts[:2] for parts in given if _is_named(parts)])
     given |= _from_flags(flags or {})
-    tree: dict[str, Any] = {"models": {parts[1]: {} for parts in given if _is_model(parts)}}
-    origins = {name: Origin("default") for name in (setting.name for setting in EVERY_SETTING) if "NAME" not in name}
+    given |= _picked_up(environ, given)
+
+    def where(parts: Parts) -> str:
+        return next(str(entry.origin) for known, entry in given.items() if known[: len(parts)] == parts)
+
+    tree = _tree(given, environ)
+    tree["aliases"] = take_aliases(tree["models"], where)
+    for name, provider in tree["providers"].items():
+        complete_provider(name, provider, where)
+        if variable := usual_key(provider, environ):
+            provider["api_key"] = f"env:{variable}"
+            given["providers", name, "api_key"] = _Given(None, Origin("environment", variable), Path.cwd())
+    settings = msgspec.convert(tree, Settings)
+    refuse_wrong_aliases(settings, where)
+    return LoadedSettings(settings=settings, origins=_origins(given, settings), path=path)
+
+
+def _tree(given: Mapping[Parts, _Given], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What was given, each value checked by itself, as nested dicts. Every section that users name is there."""
+    tree: dict[str, Any] = {family: {} for family in FAMILIES}
     for parts, entry in given.items():
-        if _is_model(parts):
-            continue
         branch = tree
-        for part in parts[:-1]:
+        for part in parts if _is_named(parts) else parts[:-1]:
             branch = branch.setdefault(part, {})
-        branch[parts[-1]] = _checked(parts, entry, environ)
-        origins[dotted(parts)] = entry.origin
-    _require_paths(tree["models"], given)
+        if not _is_named(parts):
+            branch[parts[-1]] = _checked(parts, entry, environ)
     tree["data_dir"] = tree.get("data_dir") or str(user_data_dir(environ))
-    return LoadedSettings(settings=msgspec.convert(tree, Settings), origins=origins, path=path)
+    return tree
+
+
+def _origins(given: Mapping[Parts, _Given], settings: Settings) -> dict[str, Origin]:
+    """By dotted key, for every setting that there is."""
+    known = [tuple(setting.name.split(".")) for setting in EVERY_SETTING if ".NAME" not in setting.section]
+    for family, sections in (
+        ("models", settings.models),
+        ("models", settings.aliases),
+        ("providers", settings.providers),
+    ):
+        known += [(family, name, key) for name, section in sections.items() for key in section.__struct_fields__]
+    default = _Given(None, Origin("default"), Path())
+    return {dotted(parts): given.get(parts, default).origin for parts in known}
 
 
 def _from_file(path: Path) -> dict[Parts, _Given]:
@@ -96,11 +131,12 @@ def _from_file(path: Path) -> dict[Parts, _Given]:
     lines = dict(_lines(text))
 
     def origin(parts: Parts) -> Origin:
-        return Origin("file", str(path), lines.get(parts) or lines.get(parts[:-1]))
+        inside = (line for known, line in lines.items() if known[: len(parts)] == parts)
+        return Origin("file", str(path), lines.get(parts) or lines.get(parts[:-1]) or next(inside, None))
 
     given: dict[Parts, _Given] = {}
     for parts, value in _leaves(table, origin):
-        if not _is_model(parts) and _setting(parts) is None:
+        if not _is_named(parts) and _setting(parts) is None:
             what = f"section [{dotted(parts)}]" if isinstance(value, dict) else f"setting {dotted(parts)}"
             raise StartupError(f"There is no {what} ({origin(parts)}); {_nearest(parts)}")
         given[parts] = _Given(value, origin(parts), base)
@@ -121,15 +157,15 @@ def _text_of(path: Path) -> str:
 
 
 def _leaves(table: dict[str, Any], origin: Callable[[Parts], Origin]) -> Iterator[tuple[Parts, Any]]:
-    """Every key of the file with its value, and every model as a whole, so that an empty one is seen too."""
+    """Every key of the file with its value, and every section that users name as a whole: an empty one is seen too."""
     for key, value in table.items():
         if key in SECTIONS:
             for inner, leaf in _table((key,), value, origin).items():
                 yield (key, inner), leaf
-        elif key == "models":
-            for name, model in _table((key,), value, origin).items():
-                yield (key, name), model
-                for inner, leaf in _table((key, name), model, origin).items():
+        elif key in FAMILIES:
+            for name, section in _table((key,), value, origin).items():
+                yield (key, name), section
+                for inner, leaf in _table((key, name), section, origin).items():
                     yield (key, name, inner), leaf
         else:
             yield (key,), value
@@ -137,8 +173,9 @@ def _leaves(table: dict[str, Any], origin: Callable[[Parts], Origin]) -> Iterato
 
 def _table(parts: Parts, value: Any, origin: Callable[[Parts], Origin]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        right = f"[{dotted(parts)}]" if parts != ("models",) else "[models.NAME]"
-        raise StartupError(f"{dotted(parts)} is {_shown(value)} ({origin(parts)}); it must be a section, {right}.")
+        right = f"[{parts[0]}.NAME]" if parts in {(family,) for family in FAMILIES} else f"[{dotted(parts)}]"
+        shown = None if parts[0] == "providers" else value  # what stands in a provider's place may be its key
+        raise StartupError(_mistake(parts, shown, origin(parts), f"a section, {right}"))
     return value
 
 
@@ -172,19 +209,17 @@ def _split_key(text: str) -> Parts:
 _KUBERNETES: Final = re.compile(r"ORE_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
 
-def _from_environment(environ: Mapping[str, str], models: set[str]) -> dict[Parts, _Given]:
-    """`ORE_` variables. `models` are the names in the file, which a variable may mean by another spelling."""
+def _from_environment(environ: Mapping[str, str], named: list[Parts]) -> dict[Parts, _Given]:
+    """`ORE_` variables. `named` are the sections in the file, which a variable may mean by another spelling."""
     given: dict[Parts, _Given] = {}
     for variable, text in sorted(environ.items()):
         if not variable.startswith("ORE_") or variable == "ORE_CONFIG" or _set_by_kubernetes(variable, text):
             continue
-        parts = _parts_of_variable(variable, models)
+        parts = _parts_of_variable(variable, named)
         setting = _setting(parts)
         if setting is None:
             raise StartupError(f"The environment variable {variable} is no setting of ORE; {_nearest_variable(parts)}")
         origin = Origin("environment", variable)
-        if setting.section == "models.NAME" and parts[1] not in models:
-            given[parts[:2]] = _Given({}, origin, Path.cwd())
         given[parts] = _Given(_parsed(setting, text), origin, Path.cwd())
     return given
 
@@ -194,15 +229,18 @@ def _set_by_kubernetes(variable: str, text: str) -> bool:
     return bool(_KUBERNETES.fullmatch(variable)) or (variable == "ORE_PORT" and "://" in text)
 
 
-def _parts_of_variable(variable: str, models: set[str]) -> Parts:
+def _parts_of_variable(variable: str, named: list[Parts]) -> Parts:
     parts = variable.removeprefix("ORE_").lower().split("__")
-    if parts[0] != "models" or len(parts) < 3:
+    family = parts[0]
+    if family not in FAMILIES or len(parts) < 3:
         return tuple(parts)
     spelled = "__".join(parts[1:-1])
-    same = sorted(name for name in models if re.sub(r"\W", "_", name.lower()) == spelled)
+    names = [name for where, name in named if where == family]
+    same = sorted(name for name in names if re.sub(r"\W", "_", name.lower()) == spelled)
     if len(same) > 1:
-        raise StartupError(f"The environment variable {variable} could mean the model {' or '.join(same)}; rename one.")
-    return ("models", same[0] if same else spelled, parts[-1])
+        what = f"{family.removesuffix('s')} {' or '.join(same)}"
+        raise StartupError(f"The environment variable {variable} could mean the {what}; rename one.")
+    return (family, same[0] if same else spelled, parts[-1])
 
 
 def _parsed(setting: Setting, text: str) -> Any:
@@ -215,7 +253,8 @@ def _parsed(setting: Setting, text: str) -> Any:
         if get_origin(setting.kind) is tuple:
             if text.lstrip().startswith("["):
                 return json.loads(text)
-            return [part.strip() for part in text.split(",") if part.strip()]
+            words = [part.strip() for part in text.split(",") if part.strip()]
+            return words if get_args(setting.kind)[0] is str else [float(word) for word in words]
     except ValueError:
         pass
     return text
@@ -234,13 +273,26 @@ def flag_of(name: str) -> str:
     return "--" + name.removeprefix("server.").replace(".", "-").replace("_", "-")
 
 
-def _is_model(parts: Parts) -> bool:
-    return len(parts) == 2 and parts[0] == "models"
+def _picked_up(environ: Mapping[str, str], given: Mapping[Parts, _Given]) -> dict[Parts, _Given]:
+    """The providers of the environment whose names are not configured."""
+    found: dict[Parts, _Given] = {}
+    configured = {parts[1] for parts in given if parts[0] == "providers"}
+    for provider in picked_up(environ):
+        if provider.name not in configured:
+            origin = Origin("environment", provider.variable)
+            for key, value in provider.values.items():
+                found["providers", provider.name, key] = _Given(value, origin, Path.cwd())
+    return found
+
+
+def _is_named(parts: Parts) -> bool:
+    """Whether it is a section whose name is the user's."""
+    return len(parts) == 2 and parts[0] in FAMILIES
 
 
 def _setting(parts: Parts) -> Setting | None:
-    if len(parts) == 3 and parts[0] == "models" and parts[1]:
-        return _BY_PARTS.get(("models", "NAME", parts[2]))
+    if len(parts) == 3 and parts[0] in FAMILIES and parts[1]:
+        return _BY_PARTS.get((parts[0], "NAME", parts[2]))
     return _BY_PARTS.get(parts)
 
 
@@ -263,15 +315,15 @@ def _nearest_variable(parts: Parts) -> str:
 
 def _closest(parts: Parts) -> Parts | None:
     """The existing key that is nearest; a section ends with an empty part. The same key elsewhere counts as near."""
-    model = parts[1] if parts[0] == "models" and len(parts) == 3 else "NAME"
-    sections = {(name, ""): name for name in SECTIONS} | {("models", "NAME", ""): "models"}
+    own = parts[1] if parts[0] in FAMILIES and len(parts) == 3 else "NAME"
+    sections = {(name, ""): name for name in SECTIONS} | {(family, "NAME", ""): family for family in FAMILIES}
     full = sections | {known: ".".join(known) for known in _BY_PARTS}
     last = {known: known[-1] for known in _BY_PARTS}
-    for spelled, names, cutoff in ((".".join(parts).replace(model, "NAME"), full, 0.75), (parts[-1], last, 0.7)):
+    for spelled, names, cutoff in ((".".join(parts).replace(own, "NAME"), full, 0.75), (parts[-1], last, 0.7)):
         found = difflib.get_close_matches(spelled, names.values(), 1, cutoff)
         if found:
             known = next(known for known, name in names.items() if name == found[0])
-            return tuple(model if part == "NAME" else part for part in known)
+            return tuple(own if part == "NAME" else part for part in known)
     return None
 
 
@@ -281,12 +333,23 @@ def _checked(parts: Parts, entry: _Given, environ: Mapping[str, str]) -> Any:
         raise StartupError(f"There is no setting {dotted(parts)}; {_nearest(parts)}")
     value = _converted(setting, entry.value)
     if value is NODEFAULT:
-        raise StartupError(f"{dotted(parts)} is {_shown(entry.value)} ({entry.origin}); it must be {setting.expected}.")
-    if parts == ("data_dir",) and value:
-        return str(_absolute(value, entry.base, environ))
-    if setting.name == "models.NAME.path" and value and model_kind(value) == "file":
-        return str(_absolute(value, entry.base, environ))
-    return value
+        shown = None if setting.private else entry.value
+        raise StartupError(_mistake(parts, shown, entry.origin, setting.expected))
+    if problem := _FORMS.get(setting.name, _anything)(value):
+        raise StartupError(f"{dotted(parts)} ({entry.origin}) {problem}")
+    return _with_absolute_paths(setting, value, lambda path: _absolute(path, entry.base, environ))
+
+
+def _anything(_: Any) -> None:
+    return None
+
+
+_FORMS: Final[dict[str, Callable[[Any], str | None]]] = {
+    "providers.NAME.base_url": url_problem,
+    "providers.NAME.api_key": key_problem,
+    "providers.NAME.headers": headers_problem,
+}
+"""What a value must be beside its type. Each tells the end of a sentence, without the value."""
 
 
 def _converted(setting: Setting, value: Any) -> Any:
@@ -295,19 +358,32 @@ def _converted(setting: Setting, value: Any) -> Any:
         converted = msgspec.convert(value, Annotated[setting.kind, setting.meta])
     except (msgspec.ValidationError, TypeError):
         return NODEFAULT
-    return NODEFAULT if isinstance(converted, float) and not math.isfinite(converted) else converted
+    numbers = converted if isinstance(converted, tuple) else (converted,)
+    return converted if all(math.isfinite(number) for number in numbers if isinstance(number, float)) else NODEFAULT
+
+
+def _with_absolute_paths(setting: Setting, value: Any, absolute: Callable[[str], Path]) -> Any:
+    match setting.name:
+        case "data_dir" if value:
+            return str(absolute(value))
+        case "models.NAME.path" if value and model_kind(value) == "file":
+            return str(absolute(value))
+        case "providers.NAME.api_key":
+            return anchored(value, absolute)
+        case "providers.NAME.headers":
+            return tuple(anchored(line, absolute) for line in value)
+    return value
 
 
 def _absolute(text: str, base: Path, environ: Mapping[str, str]) -> Path:
     return base / expanded(text, environ)
 
 
-def _require_paths(models: dict[str, dict[str, Any]], given: Mapping[Parts, _Given]) -> None:
-    for name, model in models.items():
-        if not model.get("path"):
-            section = dotted(("models", name))
-            where = given[("models", name)].origin
-            raise StartupError(f'[{section}] has no path ({where}); add path = "FILE.gguf" to it.')
+def _mistake(parts: Parts, value: Any, origin: Origin, expected: str) -> str:
+    """The sentence about a wrong value; None is one that is not shown."""
+    if value is None:
+        return f"{dotted(parts)} ({origin}) must be {expected}."
+    return f"{dotted(parts)} is {_shown(value)} ({origin}); it must be {expected}."
 
 
 def _shown(value: Any) -> str:

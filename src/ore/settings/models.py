@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from ore.errors import StartupError
+from ore.settings.providers import provider_model
 from ore.settings.tree import ModelSettings, Settings
 
 BUNDLED_MODELS: Final = {"ore-tiny": Path(__file__).parents[1] / "models" / "ore-tiny.gguf"}
@@ -57,23 +58,37 @@ def model_file(settings: Settings, path: str) -> Path:
 def resolve_models(settings: Settings, model: str | None = None) -> Settings:
     """The settings with the models that a server will serve, and the default among them.
 
-    `model` is what the user wrote after `ore serve`: a configured name, a bundled one, a file or a hub reference. A
-    file is served under its name without `.gguf`; where that name is configured, only its path is replaced. Without
-    models at all, the bundled one is served. A single model is the default. Raises `StartupError` for a name that
-    nobody knows.
+    `model` is what the user wrote after `ore serve`: a configured name, `PROVIDER/MODEL`, a bundled model, a file or a
+    hub reference. A file is served under its name without `.gguf`; where that name is configured, only its path is
+    replaced. Without any `[models.NAME]` the bundled model is served, beside providers too, and a bundled model that an
+    alias names as a target is served with it. A single configured name is the default. Raises `StartupError` for a name
+    that nobody knows.
     """
-    models = dict(settings.models)
+    models = {**settings.models, **_bundled_targets(settings)}
     wanted = model or settings.default_model
-    if not models and not wanted:
-        wanted = next(iter(BUNDLED_MODELS))
-    if wanted and wanted not in models:
-        wanted = _add(models, wanted, "default_model" if not model else "")
-    if not wanted and len(models) == 1:
-        wanted = next(iter(models))
+    configured = configured_names(settings)
+    if not configured and (not wanted or provider_model(settings, wanted)):
+        first = next(iter(BUNDLED_MODELS))
+        models[first] = ModelSettings(path=first)
+        wanted = wanted or first
+    if wanted and not (wanted in models or wanted in settings.aliases or provider_model(settings, wanted)):
+        wanted = _add(settings, models, wanted, "default_model" if not model else "")
+    if not wanted and len(configured) == 1:
+        wanted = configured[0]
     return msgspec.structs.replace(settings, models=models, default_model=wanted)
 
 
-def _add(models: dict[str, ModelSettings], wanted: str, setting: str) -> str:
+def configured_names(settings: Settings) -> list[str]:
+    """Every NAME of `[models.NAME]`, those with a path first."""
+    return [*settings.models, *settings.aliases]
+
+
+def _bundled_targets(settings: Settings) -> dict[str, ModelSettings]:
+    named = [target for alias in settings.aliases.values() for target in alias.targets]
+    return {name: ModelSettings(path=name) for name in BUNDLED_MODELS if name in named and name not in settings.models}
+
+
+def _add(settings: Settings, models: dict[str, ModelSettings], wanted: str, setting: str) -> str:
     """Add what is not configured, and return the name it is served under."""
     reference = hub_reference(wanted)
     if wanted in BUNDLED_MODELS:
@@ -82,15 +97,19 @@ def _add(models: dict[str, ModelSettings], wanted: str, setting: str) -> str:
         name = Path(reference.file if reference else wanted).stem
         path = wanted if reference else str(Path(wanted).absolute())
     else:
-        raise StartupError(_unknown(models, wanted, setting))
+        raise StartupError(_unknown(settings, wanted, setting))
+    if name in settings.aliases:
+        raise StartupError(f"The file {wanted} would be served as {name}, which is an alias; rename one of them.")
     models[name] = msgspec.structs.replace(models[name], path=path) if name in models else ModelSettings(path=path)
     return name
 
 
-def _unknown(models: dict[str, ModelSettings], wanted: str, setting: str) -> str:
-    known = [*models, *(name for name in BUNDLED_MODELS if name not in models)]
+def _unknown(settings: Settings, wanted: str, setting: str) -> str:
+    known = list(dict.fromkeys([*configured_names(settings), *BUNDLED_MODELS]))
     close = difflib.get_close_matches(wanted, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}."
+    other = ", and no provider has" if settings.providers else ""
     if setting:
-        return f"{setting} is {wanted}, which no [models.NAME] section defines; {hint}"
-    return f"The model {wanted} is not configured, and no path of a .gguf file or ORG/REPO:FILE.gguf; {hint}"
+        return f"{setting} is {wanted}, which no [models.NAME] section defines{other}; {hint}"
+    what = "no path of a .gguf file, no ORG/REPO:FILE.gguf and no PROVIDER/MODEL"
+    return f"The model {wanted} is not configured, and is {what}; {hint}"

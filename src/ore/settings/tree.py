@@ -130,8 +130,21 @@ class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 64
 
 
+class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[cache]`: answers that are given again to the same question."""
+
+    enabled: Annotated[
+        bool,
+        Meta(description="Give an answer again to the same request, if it is repeatable: `temperature` 0 or a `seed`."),
+    ] = False
+    ttl: Annotated[float, Meta(gt=0, description="Seconds that an answer may be given again.")] = 3600.0
+    max_mib: Annotated[int, Meta(ge=1, description="Memory for answers, in MiB; the least recently used go first.")] = (
+        64
+    )
+
+
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[models.NAME]`: a model that clients can ask for by NAME."""
+    """`[models.NAME]` with `path`: a model on this machine, which clients ask for by NAME."""
 
     path: Annotated[
         str,
@@ -166,6 +179,146 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ) = None
 
 
+class AliasSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[models.NAME]` with `targets`: an alias, one name for several models, of which each request gets one.
+
+    A target is the NAME of a model with a `path`, the bundled `ore-tiny`, or `PROVIDER/MODEL`; never another alias.
+    `route` puts the targets in order for each request. A target that one of the `spill_` rules speaks against is passed
+    over: it comes after the others. One that cannot do what the request needs (tools, images, a long context) is not
+    asked, unless none can. A target that fails is replaced by the next, under the same response id; once the client has
+    seen output, `after_output` decides.
+    """
+
+    targets: Annotated[
+        tuple[str, ...],
+        Meta(
+            examples=[["small", "openai/gpt-5-mini"]],
+            description="The models behind this name: NAMEs of models here, or PROVIDER/MODEL.",
+        ),
+    ]
+    route: Annotated[
+        Literal["ordered", "weighted", "least_busy"],
+        Meta(
+            examples=["weighted"],
+            description="Which target is tried first: the first one, a random one by `weights`, or the least busy one.",
+        ),
+    ] = "ordered"
+    weights: (
+        Annotated[
+            tuple[Annotated[float, Meta(gt=0)], ...],
+            Meta(
+                examples=[[3, 1]],
+                description='For `route = "weighted"`: a share for each target; 3 gets three times as much as 1.',
+            ),
+        ]
+        | None
+    ) = None
+    spill_waiting: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                examples=[8],
+                description="Pass a target over that is full, and for which so many requests wait, or more.",
+            ),
+        ]
+        | None
+    ) = None
+    spill_seconds: (
+        Annotated[
+            float,
+            Meta(gt=0, examples=[5.0], description="Pass a target over that would take longer to its first token."),
+        ]
+        | None
+    ) = None
+    spill_tokens: (
+        Annotated[
+            int,
+            Meta(ge=1, examples=[4000], description="Pass local targets over when a request has more tokens."),
+        ]
+        | None
+    ) = None
+    after_output: Annotated[
+        Literal["fail", "continue"],
+        Meta(
+            examples=["continue"],
+            description="When a target fails whose output was seen: fail the response, or have the next one go on.",
+        ),
+    ] = "fail"
+    retries: Annotated[
+        int, Meta(ge=0, examples=[2], description="Further rounds over the targets when all of them failed.")
+    ] = 2
+
+
+class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[providers.NAME]`: an API elsewhere, whose models clients ask for as `NAME/MODEL`.
+
+    Without any section, `OPENAI_API_KEY` in the environment makes a provider `openai`, `ANTHROPIC_API_KEY` one named
+    `anthropic`, and `OLLAMA_HOST` one named `ollama`, unless one of that name is configured. `OPENAI_BASE_URL` is not
+    read: it usually leads to ORE itself. A provider that is configured without `api_key`, at the own address of its
+    kind, takes the key of those variables; `api_key = ""` keeps it from that.
+
+    Keys never stand in the settings: `api_key` and the values of `headers` say where they are, `env:NAME` for an
+    environment variable and `file:PATH` for a file.
+    """
+
+    kind: Annotated[
+        Literal["openai", "anthropic", "ollama", "responses", "chat_completions"],
+        Meta(
+            examples=["openai"],
+            description="Whose API it is; `responses` and `chat_completions` are any server that speaks one of them.",
+        ),
+    ]
+    base_url: Annotated[
+        str,
+        Meta(
+            extra={"private": True},
+            examples=["https://api.openai.com/v1"],
+            description="Where its API begins: `https://HOST/v1`. Empty: its kind's own address, if that has one.",
+        ),
+    ] = ""
+    api_key: Annotated[
+        str,
+        Meta(
+            extra={"private": True},
+            examples=["env:OPENAI_API_KEY"],
+            description="Where its key is: `env:NAME` or `file:PATH`, never the key itself; empty: it has none.",
+        ),
+    ] = ""
+    headers: Annotated[
+        tuple[str, ...],
+        Meta(
+            extra={"private": True},
+            examples=[["X-Team: research"]],
+            description='Further headers, "Name: value"; a value may be `env:NAME`, or end so: "Bearer env:NAME".',
+        ),
+    ] = ()
+    models: Annotated[
+        tuple[str, ...],
+        Meta(
+            examples=[["gpt-5", "gpt-5-mini"]],
+            description="The only models that may be asked for, by their names there; empty: all that it has.",
+        ),
+    ] = ()
+    discover: Annotated[
+        bool,
+        Meta(examples=[True], description="Ask it which models it has, to list them, unless `models` says so."),
+    ] = True
+    connect_timeout: Annotated[
+        float, Meta(gt=0, examples=[5.0], description="Seconds it has to take a connection.")
+    ] = 5.0
+    first_byte_timeout: Annotated[
+        float, Meta(gt=0, examples=[120.0], description="Seconds from a request to the first event of its answer.")
+    ] = 120.0
+    idle_timeout: Annotated[float, Meta(gt=0, examples=[60.0], description="Seconds between two events.")] = 60.0
+    max_concurrent: Annotated[
+        int, Meta(ge=1, examples=[256], description="Requests that it is sent at the same time.")
+    ] = 256
+    queue: Annotated[
+        int, Meta(ge=0, examples=[1024], description="Requests that may wait for their turn; more are a 429.")
+    ] = 1024
+
+
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[log]`: what the server tells its operator. Never the content of requests."""
 
@@ -193,7 +346,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
+    aliases: dict[str, AliasSettings] = field(default_factory=dict)
+    """The `[models.NAME]` that have `targets`. No name is in `models` and here."""
+    providers: dict[str, ProviderSettings] = field(default_factory=dict)
     log: LogSettings = field(default_factory=LogSettings)
 
     def data_path(self) -> Path:
@@ -206,16 +363,24 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 SECTIONS: Final[dict[str, type[Struct]]] = {
     name: kind for name, kind in get_type_hints(Settings).items() if isinstance(kind, type) and issubclass(kind, Struct)
 }
-"""Every `[section]` of the file but `[models.NAME]`, whose names are the user's."""
+"""Every `[section]` of the file whose name is ours."""
+
+FAMILIES: Final[dict[str, tuple[type[Struct], ...]]] = {
+    "models": (ModelSettings, AliasSettings),
+    "providers": (ProviderSettings,),
+}
+"""The sections `[FAMILY.NAME]`, whose names are the user's, and the trees that such a section may be."""
 
 
 class Setting(Struct, frozen=True, kw_only=True):
     """One leaf of the tree. `section` is empty at the top level and `models.NAME` for a model's settings."""
 
     section: str
+    tree: type[Struct]
+    """The struct that it is a field of: the settings of models and of aliases share a section."""
     key: str
     kind: Any
-    """Its type without annotations: `bool`, `int`, `float`, `str`, a `Literal` or `tuple[str, ...]`."""
+    """Its type without annotations: `bool`, `int`, `float`, `str`, a `Literal` or a tuple of one of these."""
     meta: Meta
     default: Any
     """`NODEFAULT` when it must be given, `None` when leaving it out is a choice of its own."""
@@ -230,14 +395,27 @@ class Setting(Struct, frozen=True, kw_only=True):
         return "ORE_" + self.name.replace(".", "__").upper()
 
     @property
+    def example(self) -> Any:
+        return (self.meta.examples or [""])[0]
+
+    @property
+    def private(self) -> bool:
+        """Whether a wrong value may be a secret, and is not repeated."""
+        return bool((self.meta.extra or {}).get("private"))
+
+    @property
     def expected(self) -> str:
         """What a right value is, e.g. `an integer from 0 to 65535`."""
         if get_origin(self.kind) is Literal:
             return " or ".join(json.dumps(choice) for choice in get_args(self.kind))
         if get_origin(self.kind) is tuple:
-            return "a list of strings"
-        words = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-        return words[self.kind] + _range(self.meta)
+            entry, meta = _without_meta(get_args(self.kind)[0])
+            return f"a list of {_PLURALS[entry]}{_range(meta)}"
+        return _WORDS[self.kind] + _range(self.meta)
+
+
+_WORDS: Final = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+_PLURALS: Final = {float: "numbers", str: "strings"}
 
 
 def _range(meta: Meta) -> str:
@@ -248,17 +426,21 @@ def _range(meta: Meta) -> str:
     return f" above {meta.gt}" if meta.gt is not None else ""
 
 
-def _flat() -> tuple[Setting, ...]:
-    top = [setting for setting in _settings_of("", Settings) if setting.key not in {*SECTIONS, "models"}]
-    sections = [setting for name, tree in SECTIONS.items() for setting in _settings_of(name, tree)]
-    return (*top, *sections, *_settings_of("models.NAME", ModelSettings))
+def _flat() -> Iterator[Setting]:
+    within = {*SECTIONS, *FAMILIES, "aliases"}
+    yield from (setting for setting in _settings_of("", Settings) if setting.key not in within)
+    for name, tree in SECTIONS.items():
+        yield from _settings_of(name, tree)
+    for family, trees in FAMILIES.items():
+        for tree in trees:
+            yield from _settings_of(f"{family}.NAME", tree)
 
 
 def _settings_of(section: str, tree: type[Struct]) -> Iterator[Setting]:
     hints = get_type_hints(tree, include_extras=True)
     for info in msgspec.structs.fields(tree):
         kind, meta = _without_meta(hints[info.name])
-        yield Setting(section=section, key=info.name, kind=kind, meta=meta, default=info.default)
+        yield Setting(section=section, tree=tree, key=info.name, kind=kind, meta=meta, default=info.default)
 
 
 def _without_meta(hint: Any) -> tuple[Any, Meta]:
@@ -268,5 +450,5 @@ def _without_meta(hint: Any) -> tuple[Any, Meta]:
     return get_args(hint) if get_origin(hint) is Annotated else (hint, Meta())
 
 
-EVERY_SETTING: Final = _flat()
-"""All settings, in the order of the tree; those of a model come last, as section `models.NAME`."""
+EVERY_SETTING: Final = tuple(_flat())
+"""All settings, in the order of the tree; those of sections that users name come last, as `models.NAME`."""

@@ -3,21 +3,25 @@
 All of it is made from the tree, so that nothing said here can differ from what is true. Nothing here writes a file.
 """
 
+import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import NODEFAULT
+from msgspec import NODEFAULT, Struct
 
-from ore.settings.tree import EVERY_SETTING, SECTIONS, ModelSettings, Setting
+from ore.settings.tree import EVERY_SETTING, SECTIONS, AliasSettings, ModelSettings, ProviderSettings, Setting
 
 if TYPE_CHECKING:
     from ore.settings.loading import LoadedSettings
 
 Parts = tuple[str, ...]
 """A dotted key, taken apart: `("server", "port")`, `("models", "qwen2.5", "path")`."""
+
+Where = Callable[[Parts], str]
+"""Tells in words where a key or a section comes from: `ore.toml, line 3`."""
 
 
 def dotted(parts: Parts) -> str:
@@ -46,32 +50,36 @@ _TEMPLATE_HEAD: Final = """\
 def template() -> str:
     """A settings file that changes nothing: each setting with its description, commented out."""
     lines = [_TEMPLATE_HEAD]
-    for section, settings in _by_section():
-        if section == "models.NAME":
-            lines += _model_example(settings)
+    for section, tree, settings in _by_section():
+        if section.endswith(".NAME"):
+            lines += [*_example(section, tree, settings), ""]
             continue
         if section:
-            lines += [f"# {_purpose(section)}", f"[{section}]", ""]
+            lines += [f"# {_purpose(tree)}", f"[{section}]", ""]
         for setting in settings:
             lines += [*_comment(f"{setting.meta.description} {_sentence(setting.expected)}")]
             lines += [_commented_out(setting), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _model_example(settings: list[Setting]) -> Iterator[str]:
-    """Models have no defaults to comment out, so what stands in the template is an example, in prose."""
-    yield from _comment(f"{_purpose('models.NAME')} As many sections as you like; `path` alone is needed. Example:")
+_EXAMPLE_NAMES: Final = {ModelSettings: "small", AliasSettings: "fast", ProviderSettings: "openai"}
+
+
+def _example(section: str, tree: type[Struct], settings: list[Setting]) -> Iterator[str]:
+    """Sections that users name have no defaults to comment out, so what stands here is an example, in prose."""
+    needed = " and ".join(f"`{setting.key}`" for setting in settings if setting.default is NODEFAULT)
+    yield from _comment(f"{_purpose(tree)} As many as you like; {needed} alone is needed. Example:")
     yield "#"
-    yield "#   [models.small]"
+    yield f"#   [{section.replace('NAME', _EXAMPLE_NAMES[tree])}]"
     for setting in settings:
-        line = f"{setting.key} = {to_toml((setting.meta.examples or [''])[0])}"
-        yield f"#   {line:<28} # {setting.meta.description}"
+        line = f"{setting.key} = {to_toml(setting.example)}"
+        yield f"#   {line:<42} # {setting.meta.description}"
 
 
 def _commented_out(setting: Setting) -> str:
     """The default; or an example, where leaving the setting out is a choice of its own."""
     if setting.default is None:
-        return f"# {setting.key} = {to_toml((setting.meta.examples or [''])[0])}"
+        return f"# {setting.key} = {to_toml(setting.example)}"
     return f"#{setting.key} = {to_toml(setting.default)}"
 
 
@@ -83,18 +91,23 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _purpose(section: str) -> str:
-    """The first sentence of a section's docstring, without its heading."""
-    tree = ModelSettings if section == "models.NAME" else SECTIONS[section]
-    text = (tree.__doc__ or "").split(": ", 1)[-1]
-    return text[0].upper() + text[1:]
+def _purpose(tree: type[Struct]) -> str:
+    """The first paragraph of a section's docstring, without its heading."""
+    text = _described(tree)[1].partition("\n\n")[0]
+    return " ".join(text.split())
 
 
-def _by_section() -> list[tuple[str, list[Setting]]]:
-    sections: dict[str, list[Setting]] = {}
+def _described(tree: type[Struct]) -> tuple[str, str]:
+    """A section's docstring as heading and text: `[server]`, and what it is."""
+    heading, _, text = inspect.cleandoc(tree.__doc__ or "").partition(": ")
+    return heading, text[:1].upper() + text[1:]
+
+
+def _by_section() -> list[tuple[str, type[Struct], list[Setting]]]:
+    sections: dict[tuple[str, type[Struct]], list[Setting]] = {}
     for setting in EVERY_SETTING:
-        sections.setdefault(setting.section, []).append(setting)
-    return list(sections.items())
+        sections.setdefault((setting.section, setting.tree), []).append(setting)
+    return [(section, tree, settings) for (section, tree), settings in sections.items()]
 
 
 _REFERENCE_HEAD: Final = """\
@@ -112,6 +125,8 @@ A setting comes from, each over the one before:
    `1` or `0`;
 4. a flag of the command line, such as `--port`.
 
+Providers whose keys are in the environment are there without any setting: see `[providers.NAME]`.
+
 An unknown key, section or `ORE_` variable is an error that names the nearest one that exists. Relative paths start at
 the folder of the file they stand in, else at the current folder. `ore config init` writes a file with all of this,
 `ore config check` finds mistakes, `ore config show --origin` tells what is in force and where it came from.
@@ -121,11 +136,9 @@ the folder of the file they stand in, else at the current folder. `ore config in
 def reference() -> str:
     """`docs/settings.md`: a table of every section."""
     lines = [_REFERENCE_HEAD]
-    for section, settings in _by_section():
-        heading = f"`[{section}]`" if section else "Before the first section"
-        lines += [f"## {heading}", ""]
-        if section:
-            lines += [_purpose(section), ""]
+    for section, tree, settings in _by_section():
+        heading, text = _described(tree) if section else ("Before the first section", "")
+        lines += [f"## {heading}", "", *([text, ""] if text else [])]
         lines += ["| setting | default | meaning | variable |", "| --- | --- | --- | --- |"]
         lines += [_row(setting) for setting in settings]
         lines += [""]
@@ -157,8 +170,10 @@ def _in_force(loaded: "LoadedSettings") -> Iterator[tuple[Parts, dict[str, Any]]
     yield (), {setting.key: getattr(settings, setting.key) for setting in EVERY_SETTING if not setting.section}
     for section in SECTIONS:
         yield (section,), _values(getattr(settings, section))
-    for name, model in settings.models.items():
+    for name, model in (*settings.models.items(), *settings.aliases.items()):
         yield ("models", name), _values(model)
+    for name, provider in settings.providers.items():
+        yield ("providers", name), _values(provider)
 
 
 def _values(tree: Any) -> dict[str, Any]:
