@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from msgspec import Struct
@@ -24,7 +24,8 @@ from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.ids import new_id
 from ore.protocol.wire import WIRES
-from ore.routing.router import Router
+from ore.routing.router import Alias, Router
+from ore.routing.rules import Rule
 from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
@@ -35,6 +36,7 @@ from ore.server.middleware import middleware_stack
 from ore.server.openapi import openapi_routes
 from ore.server.websocket import WebSockets, elsewhere
 from ore.settings import (
+    AliasSettings,
     LlamaCppSettings,
     ModelSettings,
     ProviderSettings,
@@ -98,7 +100,11 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
         sealer = Sealer(sealing_key(settings.data_path() / "sealing.key"))
         metrics = Metrics()
         router = Router(
-            await make_backends(settings, progress), default_model=settings.default_model or None, metrics=metrics
+            await make_backends(settings, progress),
+            make_providers(settings, os.environ),
+            make_aliases(settings),
+            default_model=settings.default_model or None,
+            metrics=metrics,
         )
         try:
             await router.start()
@@ -244,14 +250,14 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
     return backends
 
 
-DIALECTS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
-    "openai": ("ore.backends.responses", "Responses", {}),
-    "responses": ("ore.backends.responses", "Responses", {}),
-    "anthropic": ("ore.backends.messages", "Messages", {}),
-    "ollama": ("ore.backends.chat_completions", "ChatCompletions", {"new_id": new_id}),
-    "chat_completions": ("ore.backends.chat_completions", "ChatCompletions", {"new_id": new_id}),
+DIALECTS: Final = {
+    "openai": ("ore.backends.responses", "Responses"),
+    "responses": ("ore.backends.responses", "Responses"),
+    "anthropic": ("ore.backends.messages", "Messages"),
+    "ollama": ("ore.backends.chat_completions", "ChatCompletions"),
+    "chat_completions": ("ore.backends.chat_completions", "ChatCompletions"),
 }
-"""The way of speaking of each kind of provider: module, class, and what that is made with."""
+"""The way of speaking of each kind of provider, by module and class."""
 
 
 def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, Backend]:
@@ -274,10 +280,27 @@ def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
     return backends
 
 
+def make_aliases(settings: Settings) -> dict[str, Alias]:
+    """The operator's names for several targets, in the router's words."""
+    return {name: Alias(targets=alias.targets, rule=make_rule(alias)) for name, alias in settings.aliases.items()}
+
+
+def make_rule(alias: AliasSettings) -> Rule:
+    return Rule(
+        order=alias.route,
+        weights=alias.weights or (),
+        spill_waiting=alias.spill_waiting,
+        spill_seconds=alias.spill_seconds,
+        spill_tokens=alias.spill_tokens,
+        after_output=alias.after_output,
+        retries=alias.retries,
+    )
+
+
 def make_dialect(kind: str) -> "Dialect":
     """How providers of a kind are spoken to."""
-    module, name, arguments = DIALECTS[kind]
-    dialect: Dialect = getattr(import_module(module), name)(**arguments)
+    module, name = DIALECTS[kind]
+    dialect: Dialect = getattr(import_module(module), name)()
     return dialect
 
 

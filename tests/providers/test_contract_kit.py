@@ -116,6 +116,13 @@ def merged(told: list[Entry]) -> list[Entry]:
     return [tuple(" ".join(part.split()) for part in entry) for entry in found]
 
 
+def check_told(told: list[Entry], wanted: list[Entry]) -> None:
+    """The same entries; a text may have a note of the dialect's beside it, such as a file that is inlined."""
+    assert [entry[:-1] for entry in told] == [entry[:-1] for entry in wanted]
+    for said, meant in zip(told, wanted, strict=True):
+        assert meant[-1] in said[-1] if said[0] in ("user", "output") else said == meant
+
+
 async def with_scripts(conversation: Conversation) -> Held:
     """Held with the scripted backend: what must come out, and what must be told."""
     turns = iter(conversation.turns)
@@ -162,7 +169,8 @@ async def test_a_conversation_comes_to_the_same_in_every_dialect(dialect: str, c
     meant = await with_scripts(CONVERSATIONS[conversation])
     held, bodies = await with_dialect(CONVERSATIONS[conversation], dialect)
     assert held.answers == meant.answers
-    assert [merged(told) for told in held.told] == [merged(told) for told in meant.told]
+    for told, wanted in zip(held.told, meant.told, strict=True):
+        check_told(merged(told), merged(wanted))
     assert len(bodies) == len(CONVERSATIONS[conversation].turns)
 
 

@@ -34,7 +34,7 @@ from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError, u
 from ore.backends.profiles import Profile
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import ToolPlan, plan
-from ore.ids import NewId
+from ore.ids import NewId, new_id
 
 MAX_SHOWN_GRAMMAR: Final = 4000
 """Characters of a custom tool's grammar that the model is shown; nobody holds it to the grammar here."""
@@ -53,11 +53,11 @@ class ChatCompletions:
     path = "chat/completions"
     models_path = "models"
 
-    def __init__(self, new_id: NewId) -> None:
+    def __init__(self, new_id: NewId = new_id) -> None:
         self._new_id = new_id
 
     def key_headers(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"}
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
         tools = request.tools if profile.tools else ()
