@@ -270,7 +270,6 @@ def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         dialect = make_dialect(provider.kind)
         options = ProviderOptions(
             kind=provider.kind,
-            key=resolved_key(name, provider, environ),
             models=provider.models,
             discover=provider.discover,
             max_concurrent=provider.max_concurrent,

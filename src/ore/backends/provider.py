@@ -51,16 +51,12 @@ class ProviderOptions(Struct, frozen=True, kw_only=True):
 
     kind: str
     """`openai`, `anthropic`, ...: which rows of the profiles are meant for it."""
-    key: str = ""
     models: tuple[str, ...] = ()
     """The only models that may be asked for; empty: all that it has."""
     discover: bool = True
     discovery_ttl: float = 300.0
     max_concurrent: int = 256
     queue: int = 1024
-
-    def __repr__(self) -> str:
-        return f"ProviderOptions(kind={self.kind!r}, ...)"  # a key is in no log
 
 
 class Provider:
@@ -176,8 +172,7 @@ class Provider:
     def _fault(self, error: UpstreamError, model: str) -> HTTPFault:
         """A provider's error as ours: whose fault it is, and what to do. Its words are quoted, but never the key."""
         status, after = error.status, error.retry_after
-        said = error.message.replace(self._options.key, "***") if self._options.key else error.message
-        said = " ".join(said.split())[:MAX_QUOTED]
+        said = " ".join(self._upstream.masked(error.message).split())[:MAX_QUOTED]
         logger.info("%s refused a request: HTTP %d %s", self.name, status, error.code)
         if status in (401, 403):
             return ModelFailed(

@@ -25,6 +25,9 @@ from ore.hosts import is_loopback
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Of an answer that is no stream; more is cut off."""
 
+SHORTEST_SECRET: Final = 6
+"""Characters; a shorter value of a header would be found in any text."""
+
 DRAIN_SECONDS: Final = 2.0
 """How long a connection may take to end an answer that has said all; then it is not used again."""
 
@@ -94,12 +97,20 @@ class Upstream:
         """An answer as a whole, for small things. Raises `Refused` or `ServerFault`."""
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
-        with self._translated():
+        with self._translated(), anyio.fail_after(self.options.connect_timeout + self.options.first_byte_timeout):
             response = await self._open(method, path, data, headers)
             try:
                 return await _body(response)
             finally:
                 response.release()
+
+    def masked(self, text: str) -> str:
+        """A text of the provider's without what it is sent in headers: it may repeat a key."""
+        for value in self.options.headers.values():
+            for secret in (value, value.rpartition(" ")[2]):
+                if len(secret) >= SHORTEST_SECRET:
+                    text = text.replace(secret, "***")
+        return text
 
     @asynccontextmanager
     async def stream(self, path: str, body: JsonObject, headers: Mapping[str, str]) -> AsyncIterator["Answer"]:
