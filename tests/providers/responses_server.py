@@ -187,8 +187,9 @@ class Telling:
         return self
 
     def about(self, kind: str, **fields: Any) -> "Telling":
-        """An event about the item that is open."""
-        return self.emit(kind, item_id=self._open["id"], output_index=len(self.output), **fields)
+        """An event about the item that is open; events about commands do not name it."""
+        of = {} if kind.startswith("response.shell_call_command") else {"item_id": self._open["id"]}
+        return self.emit(kind, output_index=len(self.output), **of, **fields)
 
     def begin(self, item: Json) -> "Telling":
         self._open = item

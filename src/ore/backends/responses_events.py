@@ -132,12 +132,13 @@ class ResponsesDecoder:
         track, whole = self._track(row.kind, event.get("output_index"), event.get("item_id")), event.get(row.whole)
         if track.done or not isinstance(whole, str):
             return ()
-        deltas: Sequence[Delta] = ()
         if isinstance(track, Spoken):
             index = event.get("summary_index" if row.makes is ReasoningSummary else "content_index")
             deltas = track.say_rest(row.makes, index, whole, event.get("logprobs"))
         elif isinstance(track, Call):
             deltas = [*track.learn(event), *track.say_rest(whole)]
+        else:
+            return ()
         track.over = True
         return self._give(track, deltas)
 
@@ -274,7 +275,7 @@ class ResponsesDecoder:
         deltas: list[Delta] = []
         while self._waiting:
             if self._front is not None and not self._front.done:
-                self._front.leave()
+                deltas += self._front.leave()
             self._front = track = self._waiting.pop(0)
             deltas += track.held
             track.held = []

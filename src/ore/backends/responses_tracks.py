@@ -101,8 +101,9 @@ class Track:
         """Whether what was said is the beginning of that item."""
         return bool(item["type"] == self.kind)
 
-    def leave(self) -> None:
+    def leave(self) -> Sequence[Delta]:
         """Another item speaks now. What this one may still say comes anew."""
+        return ()
 
 
 class Spoken(Track):
@@ -112,6 +113,7 @@ class Spoken(Track):
         super().__init__(item)
         self._origin = origin
         self._begun = False
+        self._stated = False
         self._part: tuple[Spoke, int] | None = None
         self._said: dict[tuple[Spoke, int], list[str]] = {}
         self._cited: dict[int, int] = {}
@@ -120,13 +122,14 @@ class Spoken(Track):
         self.item = item
         return ()
 
-    def leave(self) -> None:
+    def leave(self) -> Sequence[Delta]:
         self._begun, self._part = False, None
+        return self._tell_state(self._so_far()) if self.kind == REASONING and self._said else ()
 
     def say(self, makes: Spoke, index: Any, text: str, logprobs: Any = None) -> Sequence[Delta]:
         """A piece of a part; a new part, and the item itself, begin with it."""
         self.over = False
-        tokens = tuple(map(_logprob, logprobs)) if logprobs and makes is Text else ()
+        tokens = _tokens(logprobs) if logprobs and makes is Text else ()
         if not text and not tokens:
             return ()
         part = (makes, index if isinstance(index, int) else 0)
@@ -135,7 +138,7 @@ class Spoken(Track):
             self._said[part].append(text)
             return (delta,)
         deltas = self._enter(part)
-        self._said.setdefault(part, []).append(text)
+        self._said[part].append(text)
         return [*deltas, delta]
 
     def say_rest(self, makes: Spoke, index: Any, whole: str, logprobs: Any = None) -> Sequence[Delta]:
@@ -168,13 +171,27 @@ class Spoken(Track):
         if begins and self.kind == MESSAGE and not all(self._made(part)[0] for part in _parts(item, "content")):
             return (WholeItem(item),)
         deltas = list(self._say_parts(item))
-        if self.kind == REASONING:
-            deltas += self._begin()
-            deltas.append(ReasoningState(packed(self._origin, kept_reasoning(item))))
+        if self.kind == REASONING and not self._stated:
+            deltas += [*self._begin(), *self._tell_state(item)]
         return deltas
 
     def break_off(self) -> Sequence[Delta]:
         return self._say_parts(self.item)
+
+    def _tell_state(self, item: JsonObject) -> Sequence[Delta]:
+        """What the upstream wants back: once, for a state that comes too late would be an item of its own."""
+        if self._stated:
+            return ()
+        self._stated = True
+        return (ReasoningState(packed(self._origin, kept_reasoning(item))),)
+
+    def _so_far(self) -> JsonObject:
+        """The reasoning item as far as it was said."""
+        parts: dict[Spoke, list[JsonObject]] = {Reasoning: [], ReasoningSummary: []}
+        for (makes, _), pieces in self._said.items():
+            kind = "summary_text" if makes is ReasoningSummary else "reasoning_text"
+            parts[makes].append({"type": kind, "text": "".join(pieces)})
+        return {"id": self.item.get("id"), "summary": parts[ReasoningSummary], "content": parts[Reasoning]}
 
     def agrees(self, item: JsonObject) -> bool:
         wholes = {key: str(part.get(field) or "") for key, field, part in self._placed(item)}
@@ -213,6 +230,7 @@ class Spoken(Track):
         if part == self._part:
             return []
         before, self._part = self._part, part
+        self._said.setdefault(part, [])
         anew = before is not None and before[0] is part[0] and part[0] is not ReasoningSummary
         return [*self._begin(), *([Begin("part")] if anew else [])]
 
@@ -239,8 +257,9 @@ class Call(Track):
             self.item = item
         return self._begin() if {"call_id", "name"} <= self._fields.keys() else ()
 
-    def leave(self) -> None:
+    def leave(self) -> Sequence[Delta]:
         self.done = True
+        return ()
 
     def say(self, text: str) -> Sequence[Delta]:
         self.over = False
@@ -259,7 +278,9 @@ class Call(Track):
         deltas = [*self.learn(item)]
         self.item = item
         if not self._begun:
-            self._fields = {"call_id": item.get("id") or self._known.new_id("call"), "name": ""} | self._fields
+            given = item.get("id")
+            call_id = given if _is_text(given) else self._known.new_id("call")
+            self._fields = {"call_id": call_id, "name": ""} | self._fields
             deltas += self._begin()
         deltas += self.say_rest(whole) if whole else ()
         if self._wrapped:
@@ -332,14 +353,13 @@ def _piece(part: tuple[Spoke, int], text: str, tokens: tuple[JsonObject, ...]) -
     return Text(text, tokens) if makes is Text else makes(text)
 
 
-def _logprob(entry: Any) -> JsonObject:
-    """An entry with all keys of section 6: OpenAI's deltas have no `bytes`."""
-    if not isinstance(entry, dict):
-        return {"token": "", "logprob": 0.0, "bytes": [], "top_logprobs": []}
-    whole = _with_bytes(entry)
-    top = entry.get("top_logprobs")
-    whole["top_logprobs"] = [_with_bytes(each) for each in top if isinstance(each, dict)] if top else []
-    return whole
+def _tokens(logprobs: Any) -> tuple[JsonObject, ...]:
+    """Entries with all keys of section 6: OpenAI's deltas have no `bytes`."""
+    return tuple({**each, "top_logprobs": _entries(each.get("top_logprobs"))} for each in _entries(logprobs))
+
+
+def _entries(told: Any) -> list[JsonObject]:
+    return [_with_bytes(each) for each in told if isinstance(each, dict)] if isinstance(told, list) else []
 
 
 def _with_bytes(entry: JsonObject) -> JsonObject:
