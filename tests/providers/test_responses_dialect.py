@@ -459,6 +459,7 @@ ERRORS = [
     ({"code": "insufficient_quota", "message": "m"}, TooManyRequests, "insufficient_quota"),
     ({"code": "server_is_overloaded", "message": "m"}, Unavailable, "server_is_overloaded"),
     ({"code": "server_error", "message": "m"}, ModelFailed, "upstream_failed"),
+    ({"code": "invalid_model_output", "message": "m"}, ModelFailed, "upstream_failed"),
     ({"code": None, "message": "m"}, ModelFailed, "upstream_failed"),
     ({"code": "invalid_prompt", "message": "m"}, InvalidRequest, "invalid_prompt"),
     ({"code": "image_too_large", "message": "m"}, InvalidRequest, "image_too_large"),

@@ -23,6 +23,7 @@ _STATUS_OF_CODE: Final = {
     "server_is_overloaded": 503,
     "server_error": FAILED,
     "vector_store_timeout": 504,
+    "invalid_model_output": FAILED,
     "invalid_api_key": 401,
     "model_not_found": 404,
     CONTEXT_TOO_LONG: 400,
