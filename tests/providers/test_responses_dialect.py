@@ -365,6 +365,11 @@ WRONG: dict[str, tuple[list[JsonObject], list[Any]]] = {
         [ev("web_search_call.searching", output_index=0), done(SEARCH), end(SEARCH)],
         ["web_search_call"],
     ),
+    "signs of life within a hosted item": (
+        [added({**SEARCH, "status": "in_progress"}), ev("in_progress", response={}), {"type": "ping"}, done(SEARCH),
+         end()],
+        ["web_search_call"],
+    ),
     "events that nobody knows": (
         [ev("novel.thing", x=1), ev("audio.delta", delta="AA=="), {"type": "ping"}, {}, text("Hi"), end()],
         [("message", "Hi")],
@@ -403,6 +408,12 @@ def test_text_is_not_held_back(fault: str) -> None:
     deltas = decoded(told)
     assert not any(isinstance(delta, Finish) for delta in deltas)
     output_of(deltas)
+
+
+def test_events_that_name_no_item_are_not_passed_on() -> None:
+    """They are no item's, whichever is open."""
+    told = WRONG["signs of life within a hosted item"][0]
+    assert [type(delta).__name__ for delta in decoded(told)] == ["ItemBegun", "WholeItem", "Finish"]
 
 
 async def test_two_items_are_told_as_they_come() -> None:

@@ -240,6 +240,14 @@ def test_functions_stand_for_every_call() -> None:
 # Tools
 
 
+def test_a_grammar_is_told_where_it_cannot_be_enforced() -> None:
+    """A Lark grammar has no place in a schema."""
+    form = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+    (tool,) = body_of(tools=({**SQL, "description": "Runs SQL.", "format": form},), profile=ANY)["tools"]
+    assert tool["description"] == 'Runs SQL.\nThe input matches this lark grammar:\nstart: "x"'
+    assert list(tool["parameters"]["properties"]) == ["input"]
+
+
 def test_tools_of_known_types_pass_as_they_are() -> None:
     """Others are skipped; who was warned of them is told elsewhere."""
     tools = (FUNCTION, SQL, SPACE, WEB, {"type": "ore:clock"})

@@ -140,10 +140,15 @@ def _as_functions(request: ModelRequest, planned: ToolPlan) -> tuple[list[JsonOb
 
 
 def _function(tool: CallableTool) -> JsonObject:
+    """A tool as a function. What no schema says of free text, its description does."""
+    form = tool.format
+    grammar = (
+        f"\nThe input matches this {form['syntax']} grammar:\n{form['definition']}" if "definition" in form else ""
+    )
     return {
         "type": "function",
         "name": tool.shown,
-        "description": tool.description,
+        "description": tool.description + grammar,
         "parameters": tool.parameters,
         "strict": tool.strict,
     }

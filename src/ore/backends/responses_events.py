@@ -190,8 +190,9 @@ class ResponsesDecoder:
         return self._give(track, deltas)
 
     def _pass_on(self, kind: str, event: JsonObject) -> Sequence[Delta]:
-        """An event about an item that is passed on; any other is not known, and left out."""
-        track = self._find(None, event.get("output_index"), event.get("item_id"))
+        """An event that names an item which is passed on; any other is not known, and left out."""
+        named = _key(event.get("output_index"), event.get("item_id"))
+        track = self._find(None, *named) if named != (None, None) else None
         if not isinstance(track, Passed) or track.done:
             return ()
         return self._give(track, track.note(kind, event))
