@@ -126,6 +126,7 @@ def thinks_and_calls(request: ModelRequest) -> Sequence[Step]:
 def test_reasoning_and_calls_go_round(back: ScriptedServer, client: OpenAI, stored: bool) -> None:
     """Three turns, by reference or carried by the client: the engine gets its own state back, through two seals."""
     back.scripts["thinker"] = thinks_and_calls
+    client.models.list()  # what it can do is known from then on
     context: list[Any] = [{"role": "user", "content": "Weather?"}]
     previous: dict[str, Any] = {}
     for turn in range(3):
@@ -187,6 +188,7 @@ def test_native_tools_reach_the_engine_behind(back: ScriptedServer, client: Open
         ToolArguments("SELECT 1"),
         Finish("tool_calls"),
     ]
+    client.models.list()
     answer = client.responses.create(model="db", input="Hi", tools=[sql], tool_choice="required")
     assert (answer.output[0].type, answer.output[0].input) == ("custom_tool_call", "SELECT 1")  # type: ignore[union-attr]
     assert [tool["type"] for tool in back.backend.requests[-1].tools] == ["custom"]
@@ -195,6 +197,7 @@ def test_native_tools_reach_the_engine_behind(back: ScriptedServer, client: Open
 def test_tokens_are_counted_by_the_upstream(back: ScriptedServer, client: OpenAI) -> None:
     """One for each item: so the scripted engine counts."""
     back.scripts["m"] = says("Hi")
+    client.models.list()
     assert client.responses.input_tokens.count(model="m", input="Hi").input_tokens == 1
 
 
