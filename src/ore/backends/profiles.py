@@ -57,6 +57,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The field of a Chat Completions message in which its reasoning goes back."""
     reasoning_back: Literal["never", "calls", "always"] = "never"
     """When reasoning is given back: never, with the calls that it led to, or always."""
+    counts_tokens: bool = True
+    """Whether the provider counts tokens, where its dialect knows how to ask."""
     think_tags: bool = False
     """Whether reasoning may stand between think tags in the text."""
     short_call_ids: bool = False

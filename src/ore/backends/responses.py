@@ -1,0 +1,229 @@
+"""The dialect of upstreams that speak Responses themselves: OpenAI, vLLM, another ORE, OpenRouter, LM Studio.
+
+What they say passes through with nothing lost; only the envelope, and the ids of what ORE tells piece by piece, are
+ours. Requests are `responses_items`, answers `responses_events`, errors `responses_errors`. It keeps no state at the
+upstream (`store: false`) and never asks it to truncate: both are ORE's own business.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError
+from ore.backends.profiles import Profile
+from ore.backends.responses_errors import error_in
+from ore.backends.responses_events import ResponsesDecoder
+from ore.backends.responses_items import sent_items
+from ore.backends.responses_tracks import Known
+from ore.core.callable_tools import CallableTool, callable_tools, tools_in
+from ore.core.tool_choice import ToolPlan, plan
+from ore.ids import NewId, new_id
+from ore.protocol.tools import NAMED_TOOLS
+
+MIN_OUTPUT_TOKENS: Final = 16
+"""The fewest that OpenAI takes. Who asks for less gets at most these, rather than a refusal."""
+
+ENCRYPTED: Final = "reasoning.encrypted_content"
+LOGPROBS: Final = "message.output_text.logprobs"
+
+_COUNTED: Final = ("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text")
+"""The fields that counting takes (wire contract, section 14)."""
+
+
+class Responses:
+    """`Dialect` of the OpenAI Responses API (wire contract, sections 3, 5, 7 and 14)."""
+
+    name = "Responses"
+    path = "responses"
+    models_path = "models"
+
+    def __init__(self, new_id: NewId = new_id) -> None:
+        self._new_id = new_id
+
+    def key_headers(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
+        """See `Dialect.ask`. Raises `InvalidRequest` for a `tool_choice` that nothing can satisfy."""
+        planned = _plan(request, profile)
+        body = {
+            **request.passed_on,
+            "model": request.model,
+            "input": sent_items(request.items, profile, planned, origin),
+            "instructions": request.instructions,
+            "stream": True,
+            "store": False,
+            "include": _include(request, profile) or None,
+            **_tools(request, profile, planned),
+            "text": _text(request),
+            "reasoning": (_some(request.reasoning or {}) or None) if profile.reasoning else None,
+            "max_output_tokens": request.max_output_tokens and max(MIN_OUTPUT_TOKENS, request.max_output_tokens),
+            "top_logprobs": request.top_logprobs if profile.logprobs else None,
+            "prompt_cache_key": request.prompt_cache_key,
+            "safety_identifier": request.safety_identifier,
+            **_sampling(request, profile),
+        }
+        names = {tool.shown: tool for tool in planned.known} if profile.tool_types is None else {}
+        return Asked(_some(body), ResponsesDecoder(Known(origin, names, self._new_id)))
+
+    def error(self, status: int, body: bytes) -> UpstreamError:
+        return error_in(body, status)
+
+    def models(self, body: bytes) -> list[Listed]:
+        """OpenAI's list; vLLM and OpenRouter add the context, another ORE all that it knows."""
+        data = _object(body).get("data")
+        if not isinstance(data, list):
+            raise Unintelligible("a listing of models without 'data'")
+        return [_listed(entry) for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+    def counting(self, request: ModelRequest, profile: Profile, origin: str) -> tuple[str, JsonObject] | None:
+        """As OpenAI and ORE count; None for an upstream that is not known to."""
+        if not profile.counts_tokens:
+            return None
+        body = self.ask(request, profile, origin).body
+        return f"{self.path}/input_tokens", {key: body[key] for key in _COUNTED if key in body}
+
+    def counted(self, body: bytes) -> int:
+        tokens = _object(body).get("input_tokens")
+        if not isinstance(tokens, int):
+            raise Unintelligible("a count without 'input_tokens'")
+        return tokens
+
+
+def _plan(request: ModelRequest, profile: Profile) -> ToolPlan:
+    """Which functions stand for the tools. An upstream that takes the tools themselves judges the choice too."""
+    if profile.tool_types is not None or not profile.tools:
+        return ToolPlan(known=callable_tools(request.tools))
+    return plan(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
+
+
+def _tools(request: ModelRequest, profile: Profile, planned: ToolPlan) -> JsonObject:
+    """`tools` and what goes with them; nothing where there are none."""
+    if not profile.tools:
+        return {}
+    if profile.tool_types is None:
+        tools, choice = _as_functions(request, planned)
+    else:
+        tools, choice = _as_they_are(request, profile.tool_types)
+    if not tools and (profile.tool_types is None or not tools_in(request.items)):
+        return {}
+    serial = profile.parallel_tool_calls and not request.parallel_tool_calls
+    return {
+        "tools": tools or None,
+        "tool_choice": None if choice == "auto" else choice,
+        "parallel_tool_calls": False if serial else None,
+        "max_tool_calls": None if profile.tool_types is None else request.max_tool_calls,
+    }
+
+
+def _as_they_are(request: ModelRequest, types: Sequence[str]) -> tuple[list[JsonObject], str | JsonObject]:
+    """The tools that the upstream takes; those that items bring, it finds there."""
+    brought = tools_in(request.items)
+    tools = [tool for tool in request.tools if tool["type"] in types and tool not in brought]
+    choice = request.tool_choice
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        known = {tool["type"] for tool in (*tools, *brought)}
+        inner = {each["type"] for tool in (*tools, *brought) for each in tool.get("tools") or ()}
+        choice = {**choice, "tools": [entry for entry in choice["tools"] if entry["type"] in known | inner]}
+    return tools, choice
+
+
+def _as_functions(request: ModelRequest, planned: ToolPlan) -> tuple[list[JsonObject], str | JsonObject]:
+    """The allowed tools only: not every upstream knows a choice among those that it is shown."""
+    choice = request.tool_choice
+    if isinstance(choice, dict) and choice["type"] in NAMED_TOOLS and len(planned.allowed) == 1:
+        return [_function(tool) for tool in planned.shown], {"type": "function", "name": planned.allowed[0].shown}
+    return [_function(tool) for tool in planned.allowed], "required" if planned.required else "auto"
+
+
+def _function(tool: CallableTool) -> JsonObject:
+    """A tool as a function. What no schema says of free text, its description does."""
+    form = tool.format
+    grammar = (
+        f"\nThe input matches this {form['syntax']} grammar:\n{form['definition']}" if "definition" in form else ""
+    )
+    return {
+        "type": "function",
+        "name": tool.shown,
+        "description": tool.description + grammar,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+
+
+def _include(request: ModelRequest, profile: Profile) -> list[str]:
+    """What the client asked for, as far as the upstream can know it, and what ORE needs to go on without its store."""
+    known = [each for each in request.include if each not in (ENCRYPTED, LOGPROBS) and profile.tool_types is not None]
+    reasoning = [ENCRYPTED] if profile.reasoning else []
+    return [*reasoning, *([LOGPROBS] if profile.logprobs and request.top_logprobs is not None else []), *known]
+
+
+def _text(request: ModelRequest) -> JsonObject | None:
+    form = None if request.text_format == {"type": "text"} else _some(request.text_format)
+    return _some({"format": form, "verbosity": request.verbosity}) or None
+
+
+def _sampling(request: ModelRequest, profile: Profile) -> JsonObject:
+    """Only what the model takes: OpenAI refuses what it does not know."""
+    asked = request.sampling
+    return {
+        "temperature": asked.temperature if profile.sampling else None,
+        "top_p": asked.top_p if profile.sampling else None,
+        "presence_penalty": asked.presence_penalty if profile.penalties else None,
+        "frequency_penalty": asked.frequency_penalty if profile.penalties else None,
+        "seed": asked.seed if profile.seed else None,
+        "stop": list(asked.stop) or None if profile.stop else None,
+    }
+
+
+def _some(fields: Mapping[str, Any]) -> JsonObject:
+    """The fields that say something: what is not asked for is left to the upstream."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _object(body: bytes) -> JsonObject:
+    told = msgspec.json.decode(body)
+    if not isinstance(told, dict):
+        raise Unintelligible("an answer that is no object")
+    return told
+
+
+class _Facts(Struct, frozen=True):
+    """`capabilities` of ORE's own listing, by the names of `Profile`."""
+
+    tool_types: tuple[str, ...]
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    tools: bool = True
+    logprobs: bool = False
+    reasoning: bool = False
+    images: bool = False
+    files: bool = False
+
+
+_CONTEXT_FIELDS: Final = ("max_model_len", "context_length", "context_window")
+"""Where servers tell the context of a model: vLLM and SGLang, OpenRouter, others."""
+
+
+def _listed(entry: JsonObject) -> Listed:
+    created, owned_by = entry.get("created"), entry.get("owned_by")
+    return Listed(
+        id=entry["id"],
+        created=int(created) if isinstance(created, int | float) else 0,
+        owned_by=owned_by if isinstance(owned_by, str) else "",
+        facts=_facts(entry),
+    )
+
+
+def _facts(entry: JsonObject) -> JsonObject:
+    try:
+        told = msgspec.convert(entry.get("capabilities"), _Facts)
+    except msgspec.ValidationError:
+        sizes = (entry.get(field) for field in _CONTEXT_FIELDS)
+        size = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+        return {} if size is None else {"context_window": size}
+    facts = {**msgspec.structs.asdict(told), "counts_tokens": True}
+    return {key: value for key, value in facts.items() if value is not None}
