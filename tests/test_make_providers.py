@@ -28,7 +28,7 @@ class Spoken:
 def spoken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind speaks the same."""
     for kind in DIALECTS:
-        monkeypatch.setitem(app.DIALECTS, kind, (__name__, "Spoken", {}))
+        monkeypatch.setitem(app.DIALECTS, kind, (__name__, "Spoken"))
 
 
 def configured(**fields: Any) -> Settings:
@@ -39,7 +39,7 @@ def configured(**fields: Any) -> Settings:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_kind_has_a_dialect(kind: str) -> None:
     """It can be made, knows its paths, and says a key only where there is one."""
-    module, name, _ = DIALECTS[kind]
+    module, name = DIALECTS[kind]
     if find_spec(module) is None:
         pytest.skip(f"{module} is not there yet")
     dialect = make_dialect(kind)
@@ -66,10 +66,9 @@ def test_a_provider_is_made_of_its_settings() -> None:
     )
     made: Any = make_providers(settings, {"KEY": CANARY})["one"]
     upstream, options = made._upstream.options, made._options
-    assert (made.name, options.kind, options.key, options.models, options.discover) == (
+    assert (made.name, options.kind, options.models, options.discover) == (
         "one",
         "ollama",
-        CANARY,
         ("a",),
         False,
     )
@@ -91,7 +90,7 @@ def test_headers_of_the_settings_go_over_those_of_the_dialect() -> None:
 def test_a_provider_without_a_key_sends_none() -> None:
     """Servers on one's own machine ask for none."""
     made: Any = make_providers(configured(), {})["one"]
-    assert (made._upstream.options.headers, made._options.key) == ({"X-Version": "1"}, "")
+    assert made._upstream.options.headers == {"X-Version": "1"}
 
 
 @pytest.mark.usefixtures("spoken")

@@ -120,7 +120,10 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 tools=make_tools(settings),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor, metrics)
-                yield make_app(settings, parts), parts
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(router.models)  # what providers can do is known before anybody asks
+                    yield make_app(settings, parts), parts
+                    tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 await router.stop()

@@ -39,7 +39,7 @@ class Plain:
 def speak_plainly(monkeypatch: Any) -> None:
     """Have providers of every kind speak so, whether or not their own dialects are there."""
     for kind in app.DIALECTS:
-        monkeypatch.setitem(app.DIALECTS, kind, (__name__, "Plain", {}))
+        monkeypatch.setitem(app.DIALECTS, kind, (__name__, "Plain"))
 
 
 def free_port() -> int:

@@ -432,7 +432,7 @@ def heard(datas: Sequence[bytes], profile: Profile | None = None, **fields: Any)
 @asynccontextmanager
 async def provider_of(stub: StubServer, kind: str = "chat_completions", key: str = "") -> AsyncIterator[Provider]:
     upstream = Upstream("here", UpstreamOptions(base_url=f"{stub.url}/v1"))
-    provider = Provider(dialect(), upstream, ProviderOptions(kind=kind, key=key))
+    provider = Provider(dialect(), upstream, ProviderOptions(kind=kind))
     await provider.start()
     try:
         yield provider

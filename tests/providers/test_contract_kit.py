@@ -5,6 +5,7 @@ dialect, whose server judges every request as the provider's documentation does.
 named in its voice.
 """
 
+import itertools
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -19,6 +20,7 @@ from ore.backends.base import Backend
 from ore.backends.chat_completions import ChatCompletions
 from ore.backends.dialect import Dialect, Listed
 from ore.backends.provider import Provider, ProviderOptions
+from ore.backends.responses import Responses
 from ore.backends.scripted import ScriptedBackend
 from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.core.callable_tools import TOOL_TYPES
@@ -44,6 +46,8 @@ SPEAKERS: dict[str, Speaker] = {
         "chat_completions_server",
         {**ABLE, "effort": "reasoning_effort", "instructions_role": "system"},
     ),
+    "responses": Speaker(Responses, "responses_server", {**ABLE, "tool_types": TOOL_TYPES}),
+    "responses that know functions": Speaker(Responses, "responses_server", ABLE),
 }
 
 
@@ -134,7 +138,7 @@ async def with_scripts(conversation: Conversation) -> Held:
 
 async def with_dialect(conversation: Conversation, name: str) -> tuple[Held, list[Any]]:
     """Held over HTTP: and the bodies that were sent."""
-    voice, speaker = VOICES[name], SPEAKERS[name]
+    voice, speaker = VOICES[name.split()[0]], SPEAKERS[name]
     judge = import_module(speaker.judge).check_body
     turns = iter(conversation.turns)
 
@@ -164,7 +168,7 @@ def lacking(voice: Voice) -> set[str]:
 @pytest.mark.parametrize("dialect", SPEAKERS)
 async def test_a_conversation_comes_to_the_same_in_every_dialect(dialect: str, conversation: str) -> None:
     """The same items, statuses and usage come out, and the model was told the same."""
-    if conversation in lacking(VOICES[dialect]):
+    if conversation in lacking(VOICES[dialect.split()[0]]):
         pytest.skip(f"{dialect} has no words for it")
     meant = await with_scripts(CONVERSATIONS[conversation])
     held, bodies = await with_dialect(CONVERSATIONS[conversation], dialect)
@@ -172,6 +176,16 @@ async def test_a_conversation_comes_to_the_same_in_every_dialect(dialect: str, c
     for told, wanted in zip(held.told, meant.told, strict=True):
         check_told(merged(told), merged(wanted))
     assert len(bodies) == len(CONVERSATIONS[conversation].turns)
+
+
+@pytest.mark.parametrize("conversation", ["thought and calls, stored", "thought and calls, stateless"])
+@pytest.mark.parametrize("dialect", [name for name in SPEAKERS if name != "chat_completions"])
+async def test_reasoning_goes_back_to_who_made_it(dialect: str, conversation: str) -> None:
+    """Whatever a provider wants back with its reasoning survives our store, and a client that carries it."""
+    held, _ = await with_dialect(CONVERSATIONS[conversation], dialect)
+    thoughts = [[entry[1] for entry in told if entry[0] == "thought"] for told in held.told]
+    assert list(map(len, thoughts)) == list(range(len(thoughts)))
+    assert all(later[: len(earlier)] == earlier for earlier, later in itertools.pairwise(thoughts))
 
 
 @pytest.mark.parametrize("dialect", SPEAKERS)

@@ -43,7 +43,7 @@ USAGE = Usage(input_tokens=20, output_tokens=7, cached_tokens=8, reasoning_token
 def provider(url: str, kind: str = "openai") -> Provider:
     dialect = Responses(counted())
     options = UpstreamOptions(base_url=f"{url}/v1", headers=dialect.key_headers("sk-test"))
-    return Provider(dialect, Upstream("up", options), ProviderOptions(kind=kind, key="sk-test"))
+    return Provider(dialect, Upstream("up", options), ProviderOptions(kind=kind))
 
 
 async def heard(play: Play, **fields: Any) -> list[Delta]:

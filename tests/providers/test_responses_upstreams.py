@@ -65,7 +65,7 @@ class Front(ScriptedServer):
         super().__init__(folder)
         dialect = Responses()
         options = UpstreamOptions(base_url=f"{url}/v1", headers=dialect.key_headers("sk-test"))
-        provider_options = ProviderOptions(kind=kind, key="sk-test", discovery_ttl=0)
+        provider_options = ProviderOptions(kind=kind, discovery_ttl=0)
         self.backend: Any = Provider(dialect, Upstream("up", options), provider_options)
 
     async def _serve(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
+from responses_server import sealed
 
 from ore.core import deltas as d
 from ore.core.deltas import Delta, Finish
@@ -283,13 +284,8 @@ def _item(said: Said, at: int, types: set[str]) -> tuple[Any, list[Any]]:
         return _call_item(said, at, types)
     if said.kind == "thought":
         part: dict[str, Any] = {"type": "reasoning_text", "text": said.text}
-        item = {
-            "type": "reasoning",
-            "id": f"rs_{at}",
-            "summary": [],
-            "content": [part],
-            "encrypted_content": said.state,
-        }
+        item = {"type": "reasoning", "id": f"rs_{said.state}", "summary": [], "content": [part]}
+        item["encrypted_content"] = sealed(item["id"])
         return item, _part_events(said, {**part, "text": ""}, part, "response.reasoning_text", "text")
     if said.kind == "refusal":
         part = {"type": "refusal", "refusal": said.text}

@@ -44,7 +44,7 @@ class Responses:
         self._new_id = new_id
 
     def key_headers(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"}
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
         """See `Dialect.ask`. Raises `InvalidRequest` for a `tool_choice` that nothing can satisfy."""
