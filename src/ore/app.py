@@ -24,6 +24,7 @@ from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.ids import new_id
 from ore.protocol.wire import WIRES
+from ore.routing.cache import ResponseCache
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
 from ore.runs.supervisor import BackgroundLimits, Supervisor
@@ -104,6 +105,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
             make_providers(settings, os.environ),
             make_aliases(settings),
             default_model=settings.default_model or None,
+            cache=make_cache(settings),
             metrics=metrics,
         )
         try:
@@ -285,6 +287,12 @@ def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 def make_aliases(settings: Settings) -> dict[str, Alias]:
     """The operator's names for several targets, in the router's words."""
     return {name: Alias(targets=alias.targets, rule=make_rule(alias)) for name, alias in settings.aliases.items()}
+
+
+def make_cache(settings: Settings) -> ResponseCache | None:
+    """The response cache, where it is wanted."""
+    cache = settings.cache
+    return ResponseCache(ttl=cache.ttl, max_bytes=cache.max_mib * 2**20, new_id=new_id) if cache.enabled else None
 
 
 def make_rule(alias: AliasSettings) -> Rule:

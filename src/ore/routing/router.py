@@ -18,6 +18,7 @@ from ore.backends.base import Backend, Health, Model
 from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
 from ore.routing.breaker import Breaker
+from ore.routing.cache import ResponseCache
 from ore.routing.rules import Rule, Target
 from ore.routing.sampling import Build, Passage, Route, Sampling
 from ore.telemetry import Metrics
@@ -50,6 +51,7 @@ class Router:
         *,
         default_model: str | None = None,
         classifiers: Mapping[str, Classifier] | None = None,
+        cache: ResponseCache | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         """`engines` by a name for health pages; `providers` by the names that stand before their models'."""
@@ -58,6 +60,7 @@ class Router:
         self._aliases = dict(aliases or {})
         self._default = default_model
         self._classifiers = dict(classifiers or {})
+        self._cache = cache
         self._metrics = metrics or Metrics()
         self._breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
 
@@ -91,9 +94,10 @@ class Router:
             raise unknown_model(name, await self._names())
         return Route(name=name, targets=(target,))
 
-    def sample(self, route: Route, build: Build, passage: Passage) -> Sampling:
+    def sample(self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None) -> Sampling:
         """An answer of the route's targets, to be entered and iterated over."""
-        return Sampling(route, build, self._breakers.__getitem__, passage, self._metrics)
+        of_all = self._breakers.__getitem__
+        return Sampling(route, build, of_all, passage, self._metrics, cache=self._cache, wants_cache=wants_cache)
 
     async def start(self) -> None:
         """Bring everything up. Raises `StartupError`, also for an alias of what there is not."""

@@ -8,10 +8,10 @@ and no wire.
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import msgspec
@@ -38,6 +38,7 @@ from ore.errors import (
 )
 from ore.protocol.decoding import JsonObject
 from ore.routing.breaker import Breaker
+from ore.routing.cache import Hit, Lead, ResponseCache
 from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
 from ore.telemetry import Metrics
 
@@ -74,6 +75,8 @@ class Passage(Struct):
     """What happened on the way to an answer, in words for operators; for clients that ask, too."""
 
     notes: list[str] = []
+    cached: Literal["off", "miss", "hit"] = "off"
+    """Whether the answer came out of the response cache; `off`: nobody looked."""
 
     @property
     def said(self) -> str:
@@ -101,13 +104,20 @@ class Sampling:
         passage: Passage,
         metrics: Metrics,
         *,
+        cache: ResponseCache | None = None,
+        wants_cache: bool | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        """`wants_cache`: whether the client asked for the response cache, or asked not to have it."""
         self._route = route
         self._build = build
         self._breakers = breakers
         self._passage = passage
         self._metrics = metrics
+        self._cache = cache
+        self._wants_cache = wants_cache
+        self._lead: Lead | None = None
+        self._kept: list[Delta] = []
         self._chance = chance
         self._stack = AsyncExitStack()
         self._deltas: AsyncIterator[Delta] | None = None
@@ -165,6 +175,8 @@ class Sampling:
                     self._visible = _is_visible(delta)
                 if self._continues:
                     self._told.append(delta)
+                if self._lead is not None:
+                    self._keep(self._lead, delta)
                 return delta
             if (seam := await self._replace(fault)) is not None:
                 return seam
@@ -231,6 +243,8 @@ class Sampling:
         self.target, self._answering = target, False
         try:
             self.request = self._build(target)
+            if await self._is_known(target, self.request):
+                return True
             breaker.asked(anyio.current_time())
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
             self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
@@ -238,6 +252,35 @@ class Sampling:
             self._failed(fault)
             return False
         return True
+
+    async def _is_known(self, target: Target, request: ModelRequest) -> bool:
+        """Whether the answer is in the cache; if not, it is for us to get it, for others that want the same."""
+        key = self._cache.key(target.name, request, asked=self._wants_cache) if self._cache is not None else None
+        if self._cache is None or key is None or self._visible:
+            return False
+        found = await self._cache.lookup(key)
+        self._passage.cached = "hit" if isinstance(found, Hit) else "miss"
+        self._metrics.cache_lookups.labels(self._passage.cached).inc()
+        if isinstance(found, Lead):
+            self._lead, self._kept = found, []
+            return False
+        self._passage.note(target.name, "answered before, from the cache")
+        self._answering = True
+        self._deltas = await self._stack.enter_async_context(aclosing(_replayed(found.deltas)))
+        return True
+
+    def _keep(self, lead: Lead, delta: Delta) -> None:
+        """Collect the answer; at its end those who wait for it have it too."""
+        self._kept.append(delta)
+        if isinstance(delta, Finish):
+            lead.keep(self._kept)
+            self._lead = None
+
+    def _give_up(self) -> None:
+        """Nobody need wait for this answer."""
+        if self._lead is not None:
+            self._lead.give_up()
+            self._lead = None
 
     def _begins_to_answer(self) -> None:
         self._answering = True
@@ -253,6 +296,7 @@ class Sampling:
 
     def _failed(self, fault: HTTPFault) -> None:
         """Note what came of the target that was asked."""
+        self._give_up()
         breaker, now, target = self._breakers(self.target.name), anyio.current_time(), self.target
         self._faults[target.name] = fault
         self._eventful = True
@@ -336,9 +380,15 @@ class Sampling:
         return "".join(delta.text for delta in self._told if isinstance(delta, Text))
 
     async def _leave(self) -> None:
+        self._give_up()
         if self.request is not None and not self._answering:
             self._breakers(self.target.name).left_unknown()
         await self._stack.aclose()
+
+
+async def _replayed(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:
+    for delta in deltas:
+        yield delta
 
 
 _CONTINUABLE: Final = (Text, Annotation, Begin, Reasoning, ReasoningSummary, ReasoningState)

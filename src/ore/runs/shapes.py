@@ -26,6 +26,9 @@ T = TypeVar("T")
 ROUTE_KEY: Final = "ore.route"
 """A key of `metadata` by which a request asks for the way that it took; the response has it as the key's value."""
 
+CACHE_KEY: Final = "ore.cache"
+"""A key of `metadata`: `on` asks for the response cache, `off` asks for a fresh answer; the response tells."""
+
 MAX_METADATA: Final = 512
 """Characters of a value (wire contract, 3.1)."""
 
@@ -123,15 +126,17 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
 
 
 def with_passage(run: Run, response: Response) -> Response:
-    """The response with the tier that an upstream used; and with the way that its request took, where its metadata asks
-    for that with `ROUTE_KEY`.
-    """
+    """The response with the tier that an upstream used; and in its metadata what the request asked to be told there."""
     if run.progress.service_tier is not None:
         response = msgspec.structs.replace(response, service_tier=run.progress.service_tier)
-    if ROUTE_KEY not in response.metadata:
-        return response
-    told = run.passage.said[:MAX_METADATA]
-    return msgspec.structs.replace(response, metadata={**response.metadata, ROUTE_KEY: told})
+    told = {ROUTE_KEY: run.passage.said[:MAX_METADATA], CACHE_KEY: run.passage.cached}
+    asked = {key: value for key, value in told.items() if key in response.metadata}
+    return msgspec.structs.replace(response, metadata={**response.metadata, **asked}) if asked else response
+
+
+def wants_cache(create: Create) -> bool | None:
+    """Whether a request asks for the response cache, or asks not to have it; None leaves that to how it samples."""
+    return {"on": True, "off": False}.get(create.metadata.get(CACHE_KEY, ""))
 
 
 def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | None) -> StoredResponse:

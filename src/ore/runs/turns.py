@@ -34,7 +34,7 @@ from ore.routing.sampling import Build, Route, Sampling
 from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
-from ore.runs.shapes import initial_response, model_request, to_stored, warnings
+from ore.runs.shapes import initial_response, model_request, to_stored, wants_cache, warnings
 from ore.stores.base import Lease, Store, StoredRun
 from ore.tools.base import Hosted, Tool, as_call
 
@@ -115,7 +115,7 @@ async def enter(
     Where a queue is full, a foreground run is refused, and a background run waits.
     """
     while True:
-        sampling = shared.router.sample(route, build, run.passage)
+        sampling = shared.router.sample(route, build, run.passage, wants_cache=wants_cache(run.create))
         try:
             await stack.enter_async_context(sampling)
         except (TooManyRequests, Unavailable):
