@@ -21,6 +21,8 @@ from providers.stub_server import Asked, Play, StubServer, as_json, events, stub
 
 KEY = "sk-ant-test"
 BINDING = "thinking-binding-controls-2026-08-01"
+VERSIONS = ("2023-06-01", "2026-10-21")
+"""The newer one, the SDK's, takes no sampling parameters for any model, and is else the same here."""
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 1}
 
 _BODIES = {
@@ -30,6 +32,7 @@ _BODIES = {
 }
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_SAMPLING = {"temperature", "top_p", "top_k"}
 _THINKING = ("thinking", "redacted_thinking")
 _NOT_IN_SCHEMAS = {"minimum", "maximum", "minLength", "maxLength", "pattern", "maxItems", "oneOf", "not"}
 
@@ -62,13 +65,13 @@ def signature(text: str) -> str:
 
 def check(asked: Asked) -> None:
     """Raise `Wrong` for a request that the API would refuse."""
-    for header, value in (
-        ("x-api-key", KEY),
-        ("anthropic-version", "2023-06-01"),
-        ("content-type", "application/json"),
-    ):
-        if asked.headers.get(header) != value:
-            raise Wrong(f"{header}: header is required")
+    key = asked.headers.get("x-api-key") or asked.headers.get("authorization", "").removeprefix("Bearer ")
+    if key != KEY:
+        raise Wrong("x-api-key: header is required")
+    if asked.headers.get("content-type") != "application/json":
+        raise Wrong("content-type: header is required")
+    if asked.headers.get("anthropic-version") not in VERSIONS:
+        raise Wrong("anthropic-version: header is required")
     body = asked.body
     counts = asked.path.endswith("/count_tokens")
     _check_types(body, "count" if counts else asked.headers.get("anthropic-beta", ""))
@@ -78,12 +81,16 @@ def check(asked: Asked) -> None:
     _check_blocks(body)
     _check_thinking(body, traits, counts=counts)
     _check_tools(body, traits)
-    _check_sampling(body, traits)
+    _check_sampling(body, traits, asked.headers["anthropic-version"])
     if json.dumps(body).count('"cache_control"') > 4:
         raise Wrong("A maximum of 4 blocks with cache_control may be provided.")
 
 
 def _check_types(body: Any, kind: str) -> None:
+    """Sampling is left out: the SDK's version of the API has none any more. Schemas are judged elsewhere."""
+    body = {key: value for key, value in body.items() if key not in _SAMPLING}
+    if "tools" in body:
+        body["tools"] = [{**tool, "input_schema": {"type": "object"}} for tool in body["tools"]]
     try:
         read = _exhausted(_BODIES[kind].validate_python(body))
     except ValidationError as error:
@@ -241,9 +248,9 @@ def _check_schema(schema: Any, traits: Traits) -> None:
             _check_schema(list(each.values()) if key in ("properties", "$defs", "definitions") else each, traits)
 
 
-def _check_sampling(body: Any, traits: Traits) -> None:
-    given = body.keys() & {"temperature", "top_p", "top_k"}
-    if given and not traits.samples:
+def _check_sampling(body: Any, traits: Traits, version: str) -> None:
+    given = body.keys() & _SAMPLING
+    if given and (not traits.samples or version != VERSIONS[0]):
         raise Wrong("`temperature` is deprecated for this model.")
     if given and body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
         raise Wrong("`temperature` may only be set to 1 when thinking is enabled.")

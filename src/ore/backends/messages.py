@@ -21,6 +21,7 @@ from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import plan
 
 VERSION: Final = "2023-06-01"
+"""Of the API. 2026-10-21 differs in what is used here only by taking no `temperature` and `top_p` of any model."""
 
 BINDING_BETA: Final = "thinking-binding-controls-2026-08-01"
 """Has the API let go of thinking that no longer fits, instead of refusing the request."""
@@ -270,7 +271,7 @@ class _Asking:
             tools = [{"name": name, "input_schema": {"type": "object"}} for name in _names(told)]
         if not self._plan.allowed:
             return tools, {"type": "none"}
-        if self._plan.required and self._profile.forced_calls:
+        if tools and self._plan.required and self._profile.forced_calls:
             return tools, self._must("any" if len(tools) > 1 else tools[0]["name"])
         return tools, {} if self._plan.parallel else {"type": "auto", "disable_parallel_tool_use": True}
 

@@ -86,6 +86,7 @@ class _Calls:
         self.ids: dict[int, str] = {}
         self.answers: dict[int, JsonObject] = {}
         self.paired: set[int] = set()
+        self._taken: set[str] = set()
         waiting: defaultdict[object, deque[int]] = defaultdict(deque)
         for at, item in enumerate(items):
             if item.get("execution") == "server":
@@ -101,9 +102,10 @@ class _Calls:
     def _new_id(self, call_id: str) -> str:
         """A client's id where the API takes it, else one made of it, so that the next request has the same."""
         plain = call_id if _TOOL_ID.fullmatch(call_id) else "call_" + hashlib.sha256(call_id.encode()).hexdigest()[:24]
-        taken, number, made = set(self.ids.values()), 2, plain
-        while made in taken:
+        number, made = 2, plain
+        while made in self._taken:
             made, number = f"{plain[:58]}_{number}", number + 1
+        self._taken.add(made)
         return made
 
     def _unnamed(self, items: Sequence[JsonObject], waiting: Mapping[object, deque[int]]) -> None:
