@@ -769,7 +769,7 @@ def test_families_are_known(model: str, window: Any, answer: Any, effort: str, t
 @asynccontextmanager
 async def provider(server: MessagesServer, *models: str) -> AsyncIterator[Provider]:
     upstream = Upstream("claude", UpstreamOptions(base_url=server.url, headers=DIALECT.key_headers(KEY)))
-    here = Provider(DIALECT, upstream, ProviderOptions(kind="anthropic", key=KEY, models=models))
+    here = Provider(DIALECT, upstream, ProviderOptions(kind="anthropic", models=models))
     await here.start()
     try:
         yield here

@@ -80,7 +80,7 @@ class Engine:
 async def engine(server: MessagesServer, model: str) -> AsyncIterator[Engine]:
     dialect = Messages()
     upstream = Upstream("claude", UpstreamOptions(base_url=server.url, headers=dialect.key_headers(KEY)))
-    provider = Provider(dialect, upstream, ProviderOptions(kind="anthropic", key=KEY, models=(model,)))
+    provider = Provider(dialect, upstream, ProviderOptions(kind="anthropic", models=(model,)))
     sealer = Sealer(bytes(range(KEY_BYTES)))
     await provider.start()
     try:

@@ -61,11 +61,18 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether the provider counts tokens, where its dialect knows how to ask."""
     think_tags: bool = False
     """Whether reasoning may stand between think tags in the text."""
-<<<<<<< HEAD
     short_call_ids: bool = False
     """Whether ids of calls must be nine letters and digits, as Mistral has them."""
     openai_fields: bool = False
     """Whether it takes the fields of a Chat Completions request that only OpenAI knows; many servers refuse them."""
+    thinks: Literal["asked", "unasked", "always"] = "asked"
+    """When it thinks: only if a request asks for it, unless a request forbids it, or always."""
+    forced_calls: bool = True
+    """Whether it can be made to call a tool; those that cannot are told to."""
+    system_messages: bool = False
+    """Whether a system message may stand in the middle of a conversation."""
+    bound_thinking: bool = False
+    """Whether its thinking is only taken back behind the same words as before, so that a misfit must be let go."""
 
     def nearest_effort(self, wanted: str) -> str:
         """The word that is understood and means most nearly what was asked for; of two, the greater one."""
@@ -73,18 +80,6 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return wanted
         place = EFFORTS.index(wanted)
         return min(self.efforts, key=lambda word: (abs(EFFORTS.index(word) - place), -EFFORTS.index(word)))
-=======
-    thinks: Literal["asked", "unasked", "always"] = "asked"
-    """When it thinks: only if a request asks for it, unless a request forbids it, or always."""
-    efforts: tuple[str, ...] = ()
-    """The levels of effort that it knows, lowest first, where they are fewer than those of `reasoning.effort`."""
-    forced_calls: bool = True
-    """Whether it can be made to call a tool; those that cannot are told to."""
-    system_messages: bool = False
-    """Whether a system message may stand in the middle of a conversation."""
-    bound_thinking: bool = False
-    """Whether its thinking is only taken back behind the same words as before, so that a misfit must be let go."""
->>>>>>> wt-anthropic
 
     def capabilities(self) -> Capabilities:
         """What of it `GET /v1/models` shows and routing asks for."""
