@@ -82,6 +82,7 @@ def thinks(text: str, state: str = "s1") -> list[Delta]:
     return [d.Reasoning(text[:3]), d.Reasoning(text[3:]), d.ReasoningState(state)]
 
 
+REASONING = {"effort": "low", "summary": "auto"}
 OSLO = '{"city":"Oslo"}'
 ASK = {"input": "How is the weather?", "tools": [WEATHER]}
 
@@ -202,22 +203,22 @@ CONVERSATIONS: dict[str, Conversation] = {
     ),
     "no tool, though there are some": one(says("I do not know."), tools=[WEATHER], tool_choice="none"),
     "JSON by a schema": one([d.Text('{"city":'), d.Text('"Oslo"}'), STOP], text=FORMAT),
-    "thought before words": one([*thinks("Let me think."), d.Text("42."), STOP], reasoning={"effort": "low"}),
+    "thought before words": one([*thinks("Let me think."), d.Text("42."), STOP], reasoning=REASONING),
     "thought and calls, stored": Conversation(
         turns=[
-            Turn({**ASK, "reasoning": {"effort": "low"}}, [*thinks("Look it up."), *call("get_weather", OSLO), CALLS]),
+            Turn({**ASK, "reasoning": REASONING}, [*thinks("Look it up."), *call("get_weather", OSLO), CALLS]),
             Turn(
-                {"input": [output("Rain")], "tools": [WEATHER], "reasoning": {"effort": "low"}},
+                {"input": [output("Rain")], "tools": [WEATHER], "reasoning": REASONING},
                 [*thinks("Now I know.", "s2"), d.Text("It rains."), STOP],
             ),
-            Turn({"input": "Thanks.", "tools": [WEATHER], "reasoning": {"effort": "low"}}, says("You are welcome.")),
+            Turn({"input": "Thanks.", "tools": [WEATHER], "reasoning": REASONING}, says("You are welcome.")),
         ]
     ),
     "thought and calls, stateless": Conversation(
         turns=[
-            Turn({**ASK, "reasoning": {"effort": "low"}}, [*thinks("Look it up."), *call("get_weather", OSLO), CALLS]),
+            Turn({**ASK, "reasoning": REASONING}, [*thinks("Look it up."), *call("get_weather", OSLO), CALLS]),
             Turn(
-                {"input": [output("Rain")], "tools": [WEATHER], "reasoning": {"effort": "low"}},
+                {"input": [output("Rain")], "tools": [WEATHER], "reasoning": REASONING},
                 [*thinks("Now I know.", "s2"), d.Text("It rains."), STOP],
             ),
         ],

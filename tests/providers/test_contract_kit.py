@@ -7,18 +7,21 @@ named in its voice.
 
 import itertools
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
+import chat_completions_server
+import messages_server
 import pytest
+import responses_server
 from conversations import CONVERSATIONS, Conversation, Turn
 from msgspec import Struct
-from stub_server import Asked, Play, stub_server
+from stub_server import Asked, Play, as_json, stub_server
 from voices import VOICES, Entry, Voice, responses_heard
 
 from ore.backends.base import Backend
 from ore.backends.chat_completions import ChatCompletions
 from ore.backends.dialect import Dialect, Listed
+from ore.backends.messages import Messages
 from ore.backends.provider import Provider, ProviderOptions
 from ore.backends.responses import Responses
 from ore.backends.scripted import ScriptedBackend
@@ -32,22 +35,27 @@ pytestmark = pytest.mark.anyio
 
 
 class Speaker(Struct, frozen=True):
-    """A dialect, who judges its requests, and what its model can do."""
+    """A dialect, who judges its requests, and its model: what it can do, as facts or by the profile of its name."""
 
     dialect: Callable[[], Dialect]
-    judge: str
-    facts: dict[str, Any]
+    judge: Callable[[Asked], None]
+    facts: dict[str, Any] = {}
+    kind: str = "kit"
+    model: str = "m"
 
 
 ABLE = {"images": True, "files": True, "reasoning": True, "logprobs": True}
 SPEAKERS: dict[str, Speaker] = {
     "chat_completions": Speaker(
         ChatCompletions,
-        "chat_completions_server",
+        lambda asked: chat_completions_server.check_body(asked.body),
         {**ABLE, "effort": "reasoning_effort", "instructions_role": "system"},
     ),
-    "responses": Speaker(Responses, "responses_server", {**ABLE, "tool_types": TOOL_TYPES}),
-    "responses that know functions": Speaker(Responses, "responses_server", ABLE),
+    "messages": Speaker(Messages, messages_server.check, kind="anthropic", model="claude-sonnet-4-5"),
+    "responses": Speaker(
+        Responses, lambda asked: responses_server.check_body(asked.body), {**ABLE, "tool_types": TOOL_TYPES}
+    ),
+    "responses that know functions": Speaker(Responses, lambda asked: responses_server.check_body(asked.body), ABLE),
 }
 
 
@@ -136,25 +144,37 @@ async def with_scripts(conversation: Conversation) -> Held:
     return held
 
 
+def provider_of(speaker: Speaker, name: str, url: str, **limits: float) -> Provider:
+    """A provider that speaks so, and whose model is known without asking."""
+    dialect = speaker.dialect()
+    options = UpstreamOptions(base_url=url, headers=dialect.key_headers(messages_server.KEY), **limits)
+    provider = Provider(dialect, Upstream(name, options), ProviderOptions(kind=speaker.kind, discover=False))
+    provider._listed = {speaker.model: Listed(id=speaker.model, facts=speaker.facts)}
+    return provider
+
+
 async def with_dialect(conversation: Conversation, name: str) -> tuple[Held, list[Any]]:
     """Held over HTTP: and the bodies that were sent."""
     voice, speaker = VOICES[name.split()[0]], SPEAKERS[name]
-    judge = import_module(speaker.judge).check_body
     turns = iter(conversation.turns)
+    refused: list[Exception] = []
 
     def answer(asked: Asked) -> Play:
-        judge(asked.body)
+        try:
+            speaker.judge(asked)
+        except Exception as error:
+            refused.append(error)
+            return as_json({"error": {"type": "invalid_request_error", "message": str(error)}}, 400)
         return Play(voice.speaks(next(turns).says, asked.body))
 
     async with stub_server(answer) as stub:
-        upstream = Upstream("far", UpstreamOptions(base_url=stub.url))
-        provider = Provider(speaker.dialect(), upstream, ProviderOptions(kind="kit", discover=False))
-        provider._listed = {"m": Listed(id="m", facts=speaker.facts)}
+        provider = provider_of(speaker, "far", stub.url)
         await provider.start()
         try:
-            held = await hold(conversation, {"far": provider}, {}, "far/m")
+            held = await hold(conversation, {"far": provider}, {}, f"far/{speaker.model}")
         finally:
             await provider.stop()
+        assert not refused, refused
         bodies = [asked.body for asked in stub.asked]
     held.told = [voice.heard(body) for body in bodies]
     return held, bodies

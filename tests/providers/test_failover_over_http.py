@@ -13,12 +13,9 @@ import pytest
 from conversations import says
 from openai import APIError, AsyncOpenAI
 from stub_server import Asked, Play, Step, StubServer, as_json, stub_server
-from test_contract_kit import SPEAKERS
+from test_contract_kit import SPEAKERS, provider_of
 from voices import VOICES
 
-from ore.backends.dialect import Listed
-from ore.backends.provider import Provider, ProviderOptions
-from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.routing import breaker, sampling
 from ore.routing.router import Alias
 from ore.routing.rules import Rule
@@ -75,13 +72,6 @@ def early_deaths(dialect: str) -> Iterator[Play]:
     yield Play([*whole[:1], "hang"])
 
 
-async def provider(name: str, url: str, dialect: str) -> Provider:
-    options = UpstreamOptions(base_url=url, first_byte_timeout=HURRY, idle_timeout=HURRY)
-    made = Provider(SPEAKERS[dialect].dialect(), Upstream(name, options), ProviderOptions(kind="kit", discover=False))
-    made._listed = {"m": Listed(id="m", facts=SPEAKERS[dialect].facts)}
-    return made
-
-
 @asynccontextmanager
 async def between(folder: Path, dialect: str, dying: Any, **rule: Any) -> AsyncIterator[tuple[AsyncOpenAI, StubServer]]:
     """A client of an alias whose first target dies as `dying` says, and whose second one answers."""
@@ -92,11 +82,11 @@ async def between(folder: Path, dialect: str, dying: Any, **rule: Any) -> AsyncI
         return Play(VOICES[dialect].speaks(left, asked.body))
 
     async with stub_server(dying) as dead, stub_server(answers) as alive:
-        providers = {
-            "dead": await provider("dead", dead.url, dialect),
-            "alive": await provider("alive", alive.url, dialect),
-        }
-        aliases = {"any": Alias(targets=("dead/m", "alive/m"), rule=Rule(**rule))}
+        speaker, hurry = SPEAKERS[dialect], {"first_byte_timeout": HURRY, "idle_timeout": HURRY}
+        urls = {"dead": dead.url, "alive": alive.url}
+        providers = {name: provider_of(speaker, name, url, **hurry) for name, url in urls.items()}
+        targets = tuple(f"{name}/{speaker.model}" for name in urls)
+        aliases = {"any": Alias(targets=targets, rule=Rule(**rule))}
         server = ScriptedServer(folder, providers=providers, aliases=aliases)
         await asyncio.to_thread(server.__enter__)
         try:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from messages_server import signature
 from msgspec import Struct
 from responses_server import sealed
 
@@ -196,7 +197,7 @@ def _block(said: Said) -> tuple[Any, list[Any]]:
         block = {"type": "tool_use", "id": said.call.call_id, "name": said.call.name, "input": {}}
         return block, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
     if said.kind == "thought":
-        signed = {"type": "signature_delta", "signature": said.state}
+        signed = {"type": "signature_delta", "signature": signature(said.text)}
         thoughts = [{"type": "thinking_delta", "thinking": piece} for piece in said.pieces]
         return {"type": "thinking", "thinking": "", "signature": ""}, [*thoughts, signed]
     return {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in said.pieces]
