@@ -64,7 +64,7 @@ async def _serve(
         stopping = _Stopping(settings.server.shutdown_grace, tasks)
         tasks.start_soon(stopping.on_signals)
         async with opened(settings, progress) as (app, parts):
-            address = _address(sock, [model.id for model in await parts.router.models()])
+            address = _address(sock, await parts.router.served())
             with ExitStack() as listening:
 
                 def on_started() -> None:

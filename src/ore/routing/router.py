@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import anyio
 from msgspec import Struct, structs
 
 from ore.backends.base import Backend, Health, Model
@@ -68,12 +69,25 @@ class Router:
         """Every model, in a stable order, as `GET /models` lists them: aliases with what their first target can do."""
         engines = [model for backend in self._engines.values() for model in await backend.models()]
         aliases = [structs.replace(self._alias(name).first.model, id=name, owned_by="ore") for name in self._aliases]
-        elsewhere = [
-            structs.replace(model, id=f"{name}/{model.id}")
-            for name, backend in self._providers.items()
-            for model in await backend.models()
-        ]
-        return [*engines, *aliases, *elsewhere]
+        return [*engines, *aliases, *await self._elsewhere()]
+
+    async def _elsewhere(self) -> list[Model]:
+        """The models of all providers, which are asked at the same time."""
+        found: dict[str, list[Model]] = {name: [] for name in self._providers}
+
+        async def ask(name: str) -> None:
+            models = await self._providers[name].models()
+            found[name] = [structs.replace(model, id=f"{name}/{model.id}") for model in models]
+
+        async with anyio.create_task_group() as tasks:
+            for name in self._providers:
+                tasks.start_soon(ask, name)
+        return [model for models in found.values() for model in models]
+
+    async def served(self) -> list[str]:
+        """What can be asked for, in short: engines' models, aliases, and `PROVIDER/*`. Asks no provider."""
+        engines = [model.id for backend in self._engines.values() for model in await backend.models()]
+        return [*engines, *self._aliases, *(f"{name}/*" for name in self._providers)]
 
     async def route(self, name: str | None, items: Sequence[JsonObject] = ()) -> Route:
         """What a name stands for. A classifier is shown what the user said last in `items`.

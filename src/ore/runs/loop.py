@@ -75,6 +75,7 @@ async def _converse(run: Run, shared: Shared) -> Outcome:
     """Build the context; then turn after turn, until the model is done or the client has to answer; then check."""
     create, progress = run.create, run.progress
     route = await shared.router.route(create.model, create.input)
+    run.model = route.name
     check_schema(create)
     run.context = await context(run, shared.store, shared.sealer)
     tools = hosted(create.tools, shared.tools)

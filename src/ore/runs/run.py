@@ -71,6 +71,8 @@ class Run:
         )
         self.progress = Progress()
         self.passage = Passage()
+        self.model = create.model or ""
+        """The name that it was asked for by, or the default's."""
         self.scope = anyio.CancelScope()
         self.stop_reason: StopReason = "deadline"
         self.seen = seen

@@ -102,7 +102,7 @@ def initial_response(run: Run, request: ModelRequest) -> Response:
         instructions=create.instructions,
         max_output_tokens=create.max_output_tokens,
         max_tool_calls=create.max_tool_calls,
-        model=create.model or request.model,
+        model=run.model,
         parallel_tool_calls=create.parallel_tool_calls,
         previous_response_id=create.previous_response_id,
         presence_penalty=sampling.presence_penalty or 0.0,
