@@ -1,6 +1,7 @@
 """The Messages dialect: what goes to the provider, and what comes of its answers."""
 
 import base64
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -832,6 +833,12 @@ class TestOverHTTP:
             with pytest.raises(fault) as raised:
                 await asked(here, HI)
             assert KEY not in raised.value.message
+
+    async def test_a_provider_that_is_stopped_at_once_leaves_no_connection_open(self) -> None:
+        """Also where the end of an answer was to be read beside the run, and nobody had begun to."""
+        async with messages_server(Play([*events(*RICH), "hang"])) as server, provider(server) as here:
+            await asked(here, HI)
+        gc.collect()  # a connection that is left open says so here
 
     async def test_tokens_are_counted_by_the_provider(self) -> None:
         """Also for models whose thinking is bound, without the thinking."""

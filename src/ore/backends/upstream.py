@@ -204,12 +204,11 @@ class Upstream:
                         await response.content.readany()
             except (aiohttp.ClientError, OSError, TimeoutError):
                 pass
-            finally:
-                response.close()
 
         task = asyncio.create_task(drain())
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
+        task.add_done_callback(lambda _: response.close())  # also when it is cancelled before it begins
 
     def broken_off(self) -> ModelFailed:
         return ModelFailed(
