@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from tests.backends.local_random_gguf import write_random_135m
 
 from benchmarks.in_process import Ask
 from benchmarks.lasting import measure_disconnects, measure_memory
-from benchmarks.servers import Serving
+from benchmarks.servers import Answering, Serving
 from benchmarks.sse_clients import run_clients
 from ore.backends.local.llama_cpp_server import Parameters
 
@@ -96,29 +94,21 @@ class InProcess:
             gpu_layers=-1,
             prompt_cache_mib=64,
         )
+        self._process = Answering("benchmarks.in_process", quiet=True)
 
     def __enter__(self) -> "InProcess":
-        command = [sys.executable, "-m", "benchmarks.in_process"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        self._ask(msgspec.json.encode(self._parameters))
+        self._process.__enter__()
+        self._process.ask(msgspec.json.encode(self._parameters))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.__exit__()
 
     def measure(self, clients: int, requests: int, tokens: int) -> dict[str, float]:
         prompts = [f"<|im_start|>user\n{prompt(i)}<|im_end|>\n<|im_start|>assistant\n" for i in range(clients)]
-        return self._ask(msgspec.json.encode(Ask(clients, requests, tokens, prompts)))
-
-    def _ask(self, line: bytes) -> dict[str, float]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(line + b"\n")
-        self._process.stdin.flush()
-        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        answer: dict[str, float] = json.loads(
+            self._process.ask(msgspec.json.encode(Ask(clients, requests, tokens, prompts)))
+        )
         return answer
 
 
