@@ -22,7 +22,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.servers import Serving
+from benchmarks.servers import Serving, one_model
 from benchmarks.sse_clients import request
 
 SCRIPTED = Path(__file__).with_name("scripted_serve.py")
@@ -50,7 +50,7 @@ def main(sockets: int, followers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         anything = Path(folder) / "scripted.gguf"
         anything.touch()
-        with Serving(anything, Path(folder), program=(str(SCRIPTED),)) as server:
+        with Serving(Path(folder), one_model(anything), program=(str(SCRIPTED),)) as server:
             asyncio.run(measure(server, sockets, followers))
 
 

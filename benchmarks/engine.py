@@ -22,7 +22,7 @@ from tests.backends.local_random_gguf import write_random_135m
 
 from benchmarks.in_process import Ask
 from benchmarks.lasting import measure_disconnects, measure_memory
-from benchmarks.servers import Answering, Serving
+from benchmarks.servers import Answering, Serving, one_model
 from benchmarks.sse_clients import run_clients
 from ore.backends.local.llama_cpp_server import Parameters
 
@@ -54,7 +54,7 @@ def throughput(name: str, model: Path, folder: Path, counts: list[int], tokens: 
     table = Table(title=f"Tokens per second, {name}, {slots} slots, answers of up to {tokens} tokens")
     for heading in ("clients", "in-process", "HTTP and SSE", "ratio", "ratios of the pairs"):
         table.add_column(heading, justify="right")
-    with InProcess(model, slots) as baseline, Serving(model, folder, slots=slots) as server:
+    with InProcess(model, slots) as baseline, Serving(folder, one_model(model, slots=slots)) as server:
         for count in counts:
             requests = max(2, 8 // count)
             pairs = []

@@ -81,7 +81,8 @@ class Way(Struct, frozen=True):
 WAYS = (
     Way("direct: chat", "", CHAT),
     Way("direct: responses", "", RESPONSES),
-    Way("ORE: responses over chat", "ORE", RESPONSES),
+    Way("ORE: responses over chat", "ORE", RESPONSES, "-over-chat"),
+    Way("ORE: responses", "ORE", RESPONSES),
     Way("LiteLLM: responses over chat", "LiteLLM", RESPONSES, "-over-chat"),
     Way("LiteLLM: responses", "LiteLLM", RESPONSES),
     Way("LiteLLM: chat", "LiteLLM", CHAT),
@@ -190,15 +191,25 @@ def gateway(name: str, folder: Path, provider: int, litellm: Path | None) -> Ite
             proxy = stack.enter_context(LiteLLM(litellm, folder, provider))
             yield proxy.port, proxy.pid
         elif name == "ORE":
-            anything = folder / "loopback.gguf"
-            anything.touch()
-            environment = {"BENCHMARK_UPSTREAM": str(provider)}
-            program = ("-m", "benchmarks.gateway_ore")
-            server = stack.enter_context(Serving(anything, folder, program=program, environment=environment))
+            server = stack.enter_context(Serving(folder, behind_ore(provider)))
             yield server.port, server.pid
         else:
             direct = stack.enter_context(Answering("benchmarks.loopback_upstream"))
             yield int(direct.read()), direct.pid
+
+
+def behind_ore(port: int) -> str:
+    """Settings of an ORE that has the provider twice, once for each dialect that it speaks, and no model of its own."""
+    providers = "".join(
+        f"[providers.{kind}]\nkind = '{kind}'\nbase_url = 'http://127.0.0.1:{port}/v1'\nmax_concurrent = 4096\n"
+        for kind in ("chat_completions", "responses")
+    )
+    aliases = "".join(
+        f"[models.{name}{suffix}]\ntargets = ['{kind}/{name}']\n"
+        for name in ("paced", "flat")
+        for suffix, kind in (("", "responses"), ("-over-chat", "chat_completions"))
+    )
+    return providers + aliases
 
 
 def measure(ways: list[Way], plan: Plan, litellm: Path | None) -> list[Figures]:

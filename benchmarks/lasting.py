@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.servers import Serving
+from benchmarks.servers import Serving, one_model
 from benchmarks.sse_clients import request, run_clients
 
 ENDLESS = {
@@ -32,7 +32,7 @@ async def measure_disconnects(name: str, model: Path, folder: Path, count: int) 
     )
     for heading in ("the client left", "p50", "p99", "max"):
         table.add_column(heading, justify="right")
-    with Serving(model, folder, slots=1, context=4096) as server:
+    with Serving(folder, one_model(model, slots=1, context=4096)) as server:
         began = time.perf_counter()
         await _leave(await _ask(server.port, _words(400, dice), b"output_text.delta"))
         reading = time.perf_counter() - began
@@ -88,7 +88,7 @@ async def measure_memory(model: Path, folder: Path, requests: int) -> None:
     table = Table(title="Resident memory in MiB, ore-tiny, 8 clients, stored responses")
     for heading in ("process", f"after {requests // 10}", f"after {requests}", "ratio"):
         table.add_column(heading, justify="right")
-    with Serving(model, folder, slots=8) as server:
+    with Serving(folder, one_model(model, slots=8)) as server:
         bodies: list[dict[str, object]] = [{"input": f"Hello {i}", "max_output_tokens": 32} for i in range(8)]
         await run_clients(server.port, bodies, requests // 10 // 8 + 1)
         early = server.resident_bytes()

@@ -4,36 +4,25 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
 class Serving:
-    """`with Serving(model, folder, slots=8) as server`: then `server.port`, and `server.resident_bytes()`."""
+    """`with Serving(folder, config) as server`: then `server.port`, and `server.resident_bytes()`.
 
-    def __init__(
-        self,
-        model: Path,
-        folder: Path,
-        *,
-        slots: int = 4,
-        context: int = 1024,
-        program: Sequence[str] = ("-m", "ore"),
-        environment: Mapping[str, str] = {},
-    ) -> None:
+    `config` is what the settings file says beside the data folder and the log.
+    """
+
+    def __init__(self, folder: Path, config: str, *, program: Sequence[str] = ("-m", "ore")) -> None:
         self._program = program
-        self._environment = environment
         self._config = folder / "ore.toml"
-        self._config.write_text(
-            f'data_dir = "{folder / "data"}"\n[llama_cpp]\nslots = {slots}\ncontext = {context}\n'
-            f"[log]\nlevel = 'error'\n[models.bench]\npath = '{model}'\n"
-        )
+        self._config.write_text(f'data_dir = "{folder / "data"}"\n[log]\nlevel = "error"\n{config}')
 
     def __enter__(self) -> "Serving":
         command = [sys.executable, *self._program, "serve", "--port", "0", "--config", str(self._config)]
-        environment = {**os.environ, **self._environment}
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -49,6 +38,11 @@ class Serving:
     def resident_bytes(self) -> dict[str, int]:
         """RSS of the front and of the engine, in bytes, as the kernel counts it."""
         return {"front": _resident(self.pid), "engine": sum(_resident(pid) for pid in _children(self.pid))}
+
+
+def one_model(model: Path, *, slots: int = 4, context: int = 1024) -> str:
+    """Settings for a single GGUF file, served as `bench`."""
+    return f"[llama_cpp]\nslots = {slots}\ncontext = {context}\n[models.bench]\npath = '{model}'\n"
 
 
 class Answering:
