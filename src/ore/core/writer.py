@@ -481,10 +481,13 @@ class ResponseWriter:
         assert open_ is not None  # noqa: S101
         assert open_.part is not None  # noqa: S101
         fields[open_.part.index] = open_.part_index
-        self._emit(kind, item_id=open_.id, output_index=open_.output_index, **fields)
+        make: Any = kind
+        self._say(make(sequence_number=self._number, item_id=open_.id, output_index=open_.output_index, **fields))
 
     def _emit(self, kind: type[e.Event], **fields: Any) -> None:
-        event = kind(sequence_number=self._number, **fields)
+        self._say(kind(sequence_number=self._number, **fields))
+
+    def _say(self, event: e.Event) -> None:
         self._fold.apply(event)
         self._number += 1
         self._sink(event)

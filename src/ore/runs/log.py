@@ -7,6 +7,7 @@ replayed; that of a background run is `ore.runs.durable`.
 
 from collections import deque
 from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Protocol
 
 import anyio
@@ -83,7 +84,11 @@ class EventLog:
 
     def _forget(self) -> None:
         """Drop what every follower has taken."""
-        taken = min((follower.next for follower in self._followers), default=self._first + len(self._entries))
+        last = self._first + len(self._entries)
+        taken = min((follower.next for follower in self._followers), default=last)
+        if taken == last:
+            self._entries.clear()
+            self._first = last
         while self._first < taken:
             self._entries.popleft()
             self._first += 1
@@ -105,7 +110,7 @@ class _Live:
     async def batches(self) -> AsyncIterator[list[StoredEvent]]:
         log = self._log
         while True:
-            batch = [log._entries[at - log._first] for at in range(self.next, log._first + len(log._entries))]
+            batch = list(islice(log._entries, self.next - log._first, None))
             if batch:
                 self.next += len(batch)
                 log._forget()

@@ -17,7 +17,7 @@ from msgspec import Struct
 from ore.backends.base import ModelRequest
 from ore.core import compaction
 from ore.core.callable_tools import effective_tools
-from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCall
+from ore.core.deltas import Delta, Finish, ReasoningState, Text, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
@@ -232,7 +232,9 @@ class _Sift:
         self.calls: list[PendingCall] = []
 
     def takes(self, delta: Delta) -> bool:
-        if isinstance(delta, ToolCall):
+        if type(delta) is Text:  # nearly all deltas
+            self._open = False
+        elif isinstance(delta, ToolCall):
             self._open = delta.kind == "function_call" and delta.namespace is None and delta.name in self._names
             self._call = PendingCall(delta.call_id, delta.name)
             if self._open and allows(self._choice, delta.kind, delta.name, None):

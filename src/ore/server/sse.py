@@ -5,6 +5,7 @@ that a client asked for.
 """
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -80,7 +81,7 @@ class EventStream:
         self._done = done
         self._padded = padded
         self._abandoned = False
-        self._sent_at = anyio.current_time()
+        self._sent_at = time.monotonic()
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
@@ -102,7 +103,7 @@ class EventStream:
         try:
             async for batch in self._follower.batches():
                 body = b"".join(map(frame, map(obfuscated, batch) if self._padded else batch))
-                self._sent_at = anyio.current_time()
+                self._sent_at = time.monotonic()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         finally:
             self._follower.leave()
@@ -110,9 +111,9 @@ class EventStream:
     async def _keep_alive(self, send: Send) -> None:
         """A comment line whenever nothing was sent for a while. Beside the events, for a clock on each would cost."""
         while True:
-            await anyio.sleep_until(self._sent_at + self._idle)
-            if anyio.current_time() >= self._sent_at + self._idle:
-                self._sent_at = anyio.current_time()
+            await anyio.sleep(self._sent_at + self._idle - time.monotonic())
+            if time.monotonic() >= self._sent_at + self._idle:
+                self._sent_at = time.monotonic()
                 await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
 
