@@ -14,6 +14,7 @@
     │   ├── UnsupportedMediaType    415
     │   ├── UpgradeRequired         426, WebSocket is off
     │   ├── TooManyRequests         429, with Retry-After
+    │   │   └── QueueFull           429, a queue of ours has no place left
     │   └── HeadTooLarge            431
     ├── ServerFault                 the caller did nothing wrong: an HTTP 5xx
     │   ├── InternalFault           500, a bug of ours
@@ -126,6 +127,10 @@ class TooManyRequests(RequestError):
 
     def __init__(self, message: str, *, retry_after: float = 1.0, code: str | None = None) -> None:
         super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after)))})
+
+
+class QueueFull(TooManyRequests):
+    """Nobody beyond the queue was asked."""
 
 
 class HeadTooLarge(RequestError):

@@ -19,11 +19,12 @@ from ore.errors import (
     InvalidRequest,
     ModelFailed,
     NotFound,
+    QueueFull,
     TooManyRequests,
     Unavailable,
 )
 from ore.protocol.decoding import JsonObject
-from ore.routing import sampling
+from ore.routing import breaker, sampling
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
 from ore.telemetry import Metrics
@@ -280,3 +281,43 @@ async def test_metrics_count_what_happened() -> None:
     assert 'ore_route_answers_total{model="any",target="p1"} 1.0' in told
     assert 'ore_route_answers_total{model="",target="p1"} 1.0' in told
     assert 'ore_target_first_delta_seconds_count{target="p1"} 2.0' in told
+
+
+async def test_a_request_that_is_wrong_says_nothing_about_a_target() -> None:
+    """It may have been refused on this side, and nobody been asked: the failures before it still count."""
+    told = iter([*[FAULTS["broken"]] * 4, FAULTS["too long"], FAULTS["broken"]])
+    farm = Farm(lambda _: [next(told)], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(8):
+            assert (await here.play(model="any")).final["status"] == "completed"
+    assert farm.asked == [6, 8]
+
+
+async def test_a_queue_of_ours_that_is_full_is_no_pause_for_others() -> None:
+    """It moves on with every answer; only what a provider asks for itself is obeyed."""
+    farm = Farm(Recovering(1, QueueFull("Full.", retry_after=60)))
+    async with world(router=farm.router) as here:
+        await here.play(model="p0/m")
+        assert (await here.play(model="p0/m")).final["status"] == "completed"
+
+
+async def test_one_that_breaks_off_each_time_is_left_alone() -> None:
+    """It begins to answer, and never ends: the next one is asked first."""
+    farm = Farm([d.Begin("message"), FAULTS["broken"]], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(20):
+            assert (await here.play(model="any")).final["status"] == "completed"
+    assert farm.asked == [5, 20]
+
+
+@pytest.mark.parametrize("fault", [Unavailable("Down."), TooManyRequests("Pay.", code="insufficient_quota")])
+async def test_what_does_not_come_back_in_a_second_is_left_alone(
+    fault: HTTPFault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy, one that is down is a 503 each time; one without money stays so."""
+    monkeypatch.setattr(breaker, "LONGEST_OBEYED", 0.0)
+    farm = Farm([fault], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(20):
+            await here.play(model="any")
+    assert farm.asked == [5, 20]

@@ -8,7 +8,6 @@ The router opens no connection and knows no wire; how an answer comes about is `
 """
 
 import difflib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from msgspec import Struct, structs
 from ore.backends.base import Backend, Health, Model
 from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
-from ore.routing.breaker import Breaker
+from ore.routing.breaker import Breakers
 from ore.routing.cache import ResponseCache
 from ore.routing.rules import Rule, Target
 from ore.routing.sampling import Build, Passage, Route, Sampling
@@ -63,7 +62,7 @@ class Router:
         self._classifiers = dict(classifiers or {})
         self._cache = cache
         self._metrics = metrics or Metrics()
-        self._breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
+        self._breakers = Breakers()
 
     async def models(self) -> list[Model]:
         """Every model, in a stable order, as `GET /models` lists them: aliases with what their first target can do."""
@@ -110,8 +109,9 @@ class Router:
 
     def sample(self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None) -> Sampling:
         """An answer of the route's targets, to be entered and iterated over."""
-        of_all = self._breakers.__getitem__
-        return Sampling(route, build, of_all, passage, self._metrics, cache=self._cache, wants_cache=wants_cache)
+        return Sampling(
+            route, build, self._breakers, passage, self._metrics, cache=self._cache, wants_cache=wants_cache
+        )
 
     async def start(self) -> None:
         """Bring everything up. Raises `StartupError`, also for an alias of what there is not."""

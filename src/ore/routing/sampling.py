@@ -32,12 +32,14 @@ from ore.errors import (
     DeadlineExceeded,
     HTTPFault,
     ModelFailed,
+    QueueFull,
     RequestError,
+    ServerFault,
     TooManyRequests,
     Unavailable,
 )
 from ore.protocol.decoding import JsonObject
-from ore.routing.breaker import Breaker
+from ore.routing.breaker import Breaker, Breakers
 from ore.routing.cache import Hit, Lead, ResponseCache
 from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
 from ore.telemetry import Metrics
@@ -49,6 +51,9 @@ FIRST_BACKOFF: Final = 0.25
 
 PATIENCE: Final = 5.0
 """Seconds that a request waits for a target that is to be left alone; those that take longer are told to the client."""
+
+NO_QUOTA: Final = "insufficient_quota"
+"""The code of a 429 that does not pass by itself."""
 
 GO_ON: Final = (
     "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
@@ -100,7 +105,7 @@ class Sampling:
         self,
         route: Route,
         build: Build,
-        breakers: Callable[[str], Breaker],
+        breakers: Breakers,
         passage: Passage,
         metrics: Metrics,
         *,
@@ -126,6 +131,8 @@ class Sampling:
         self._rounds = 0
         self._due_at = 0.0
         self._answering = False
+        self._breaker: Breaker | None = None
+        """That of the target that was asked; None while nobody is, and for an answer from the cache."""
         self._told: list[Delta] = []
         self._visible = False
         self._eventful = False
@@ -177,6 +184,8 @@ class Sampling:
                     self._told.append(delta)
                 if self._lead is not None:
                     self._keep(self._lead, delta)
+                if self._breaker is not None and isinstance(delta, Finish):
+                    self._breaker.answered()
                 return delta
             if (seam := await self._replace(fault)) is not None:
                 return seam
@@ -221,11 +230,11 @@ class Sampling:
         return self._build(self._route.targets[-1])
 
     def _seen(self, target: Target) -> Seen:
-        breaker = self._breakers(target.name)
+        breaker, now = self._breakers(target.name), anyio.current_time()
         return Seen(
             load=target.backend.load(),
-            rests=breaker.seconds_left(anyio.current_time()),
-            first_delta_seconds=breaker.first_delta_seconds,
+            rests=breaker.seconds_left(now),
+            first_delta_seconds=breaker.first_delta_seconds(now),
         )
 
     async def _enter_next(self) -> None:
@@ -239,13 +248,13 @@ class Sampling:
                 raise self._most_telling()
 
     async def _entered(self, target: Target) -> bool:
-        breaker = self._breakers(target.name)
-        self.target, self._answering = target, False
+        self.target, self.request, self._breaker, self._answering = target, None, None, False
         try:
             self.request = self._build(target)
             if await self._is_known(target, self.request):
                 return True
-            breaker.asked(anyio.current_time())
+            self._breaker = self._breakers(target.name)
+            self._breaker.asked(anyio.current_time())
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
             self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
         except HTTPFault as fault:
@@ -283,10 +292,10 @@ class Sampling:
             self._lead = None
 
     def _begins_to_answer(self) -> None:
-        self._answering = True
-        breaker = self._breakers(self.target.name)
-        seconds = max(0.0, anyio.current_time() - self._due_at)
-        breaker.answered(seconds)
+        self._answering, now = True, anyio.current_time()
+        seconds = max(0.0, now - self._due_at)
+        if self._breaker is not None:
+            self._breaker.began(now, seconds)
         self._metrics.answers.labels(self._route.alias, self.target.label).inc()
         self._metrics.first_delta.labels(self.target.label).observe(seconds)
         self._metrics.open_breakers.labels(self.target.label).set(0)
@@ -297,21 +306,15 @@ class Sampling:
     def _failed(self, fault: HTTPFault) -> None:
         """Note what came of the target that was asked."""
         self._give_up()
-        breaker, now, target = self._breakers(self.target.name), anyio.current_time(), self.target
+        target = self.target
         self._faults[target.name] = fault
         self._eventful = True
         self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
-        pause = fault.headers.get("retry-after")
-        if isinstance(fault, RequestError) and not isinstance(fault, TooManyRequests):
-            breaker.answered(None)  # it is well, and does not want this request
-        elif pause is not None and not target.local:
-            breaker.asks_for_pause(now, float(pause))
-        elif not isinstance(fault, TooManyRequests | Unavailable):
-            breaker.failed(now)
-        else:
-            breaker.left_unknown()
+        if self._breaker is not None:
+            _remember(self._breaker, fault, anyio.current_time(), local=target.local)
+            self._metrics.open_breakers.labels(target.label).set(self._breaker.is_open)
+            self._breaker = None
         self._metrics.failures.labels(self._route.alias, target.label, fault.code or fault.type).inc()
-        self._metrics.open_breakers.labels(target.label).set(breaker.is_open)
 
     async def _another_round(self) -> bool:
         """Wait, and fill the list again, if trying again may help and there is a budget for it."""
@@ -381,8 +384,8 @@ class Sampling:
 
     async def _leave(self) -> None:
         self._give_up()
-        if self.request is not None and not self._answering:
-            self._breakers(self.target.name).left_unknown()
+        if self._breaker is not None and not self._answering:
+            self._breaker.left_unknown()
         await self._stack.aclose()
 
 
@@ -405,8 +408,22 @@ def _is_visible(delta: Delta) -> bool:
     )
 
 
+def _remember(breaker: Breaker, fault: HTTPFault, now: float, *, local: bool) -> None:
+    """What a fault says about a target. One of the request's says nothing: it may have been found on this side."""
+    pause = fault.headers.get("retry-after")
+    if isinstance(fault, QueueFull) or (local and pause is not None):  # it is full, and comes back by itself
+        breaker.left_unknown()
+        return
+    if isinstance(fault, ServerFault) or fault.code == NO_QUOTA:
+        breaker.failed(now)
+    else:
+        breaker.left_unknown()
+    if pause is not None:
+        breaker.asks_for_pause(now, float(pause))
+
+
 def is_passing(fault: HTTPFault) -> bool:
     """Whether the same request may well succeed a moment later."""
     if isinstance(fault, TooManyRequests):
-        return fault.code != "insufficient_quota"
+        return fault.code != NO_QUOTA
     return isinstance(fault, Unavailable | DeadlineExceeded | ModelFailed) and fault.code != "upstream_unauthorized"
