@@ -6,11 +6,12 @@ The client's view is held against that of an answer which nothing disturbed.
 import logging
 from typing import Any
 
+import anyio
 import pytest
-from run_kit import FINISH, STEPS, HeldBackend, Played, check_run, world
+from run_kit import FINISH, HOLD, STEPS, HeldBackend, Played, check_run, world
 
 from core.writing import RICH
-from ore.backends.base import ModelRequest
+from ore.backends.base import Capabilities, ModelRequest
 from ore.backends.scripted import Step
 from ore.core import deltas as d
 from ore.errors import (
@@ -27,6 +28,7 @@ from ore.protocol.decoding import JsonObject
 from ore.routing import breaker, sampling
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
+from ore.routing.sampling import MOST_NOTES, Passage
 from ore.telemetry import Metrics
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
@@ -321,3 +323,106 @@ async def test_what_does_not_come_back_in_a_second_is_left_alone(
         for _ in range(20):
             await here.play(model="any")
     assert farm.asked == [5, 20]
+
+
+async def test_of_many_that_wait_one_probes_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its pause is over, a target that was down is asked once; the others follow its first word."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(sampling, "GLANCE", 0.01)
+    farm = Farm(lambda _: [FAULTS["broken"]] if len(farm.backends[0].requests) <= 5 else [HOLD, *STEPS], retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(5):
+            await here.play(model="any")
+        runs = [here.supervisor.start("me", here.create(model="any")) for _ in range(10)]
+        await farm.backends[0].reached.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert farm.asked == [6]
+        farm.backends[0].release.set()
+        for run in runs:
+            await run.ended()
+    assert {run.status for run in runs} == {"completed"}
+
+
+async def test_another_round_is_for_those_that_may_be_asked() -> None:
+    """One that said when to come again is not asked before that, because another one failed too."""
+    limited = TooManyRequests("Too much.", retry_after=4)
+    farm = Farm([limited], Recovering(1, FAULTS["broken"]))
+    assert (await played(farm)).final["status"] == "completed"
+    assert farm.asked == [1, 2]
+
+
+async def test_a_target_that_is_not_there_is_not_the_clients_to_mend() -> None:
+    """It asked for an alias; what its targets are called is the operator's."""
+    farm = Farm([FAULTS["no such model"]], [FAULTS["broken"]], retries=0)
+    assert (await played(farm)).run.fault is FAULTS["broken"]
+
+
+async def test_targets_that_all_lack_something_are_asked_all_the_same() -> None:
+    """A tool that nobody has a use for is skipped, and is no reason to do without a second target."""
+    farm = Farm([FAULTS["broken"]], STEPS)
+    tools = [{"type": "image_generation"}, {"type": "web_search"}]
+    farm.backends[0].capabilities = Capabilities(tool_types=("web_search",))
+    found = await played(farm, tools=tools)
+    assert found.final["status"] == "completed"
+    assert found.run.warnings == ("tools of these types were skipped: image_generation, web_search",)
+
+
+async def test_the_warnings_are_those_of_who_answers() -> None:
+    """Not of who took the request and broke off: a reply that is not streamed has them in its head."""
+    farm = Farm([d.Begin("message"), FAULTS["broken"]], STEPS)
+    farm.backends[0].capabilities = Capabilities(tool_types=("web_search",))
+    found = await played(farm, tools=[{"type": "image_generation"}, {"type": "web_search"}])
+    assert found.run.warnings == ("tools of these types were skipped: image_generation, web_search",)
+
+
+async def test_nothing_of_a_beginning_that_nobody_saw_is_left() -> None:
+    """The phase of a message that one target began is not that of the message of another."""
+    farm = Farm([d.Begin("message", phase="commentary"), FAULTS["broken"]], [d.Text("42."), FINISH])
+    (message,) = (await played(farm)).final["output"]
+    assert "phase" not in message
+
+
+async def test_a_context_is_shortened_for_who_found_it_too_long() -> None:
+    """By its own window and its own count, whoever was asked after it."""
+    few = Capabilities(context_window=4)
+    too_long = FAULTS["too long"]
+    farm = Farm(lambda request: [too_long] if len(request.items) > 3 else STEPS, [FAULTS["broken"]], retries=0)
+    farm.backends[0].capabilities = few
+    turns = [{"role": role, "content": "x"} for _ in range(4) for role in ("user", "assistant")]
+    found = await played(farm, truncation="auto", input=[*turns, {"role": "user", "content": "y"}])
+    assert found.final["status"] == "completed"
+    assert farm.asked == [2, 1]
+
+
+async def test_a_way_that_led_nowhere_is_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
+    """Most of all then."""
+    with caplog.at_level(logging.INFO, logger="ore.routing"):
+        await played(Farm([FAULTS["broken"]], [FAULTS["unreachable"]], retries=0))
+    told = "p0/m: failed, ModelFailed (upstream_failed); p1/m: failed, ModelFailed (upstream_unreachable)"
+    assert caplog.messages == [f"any: {told}"]
+
+
+async def test_a_code_that_a_provider_made_up_is_no_label() -> None:
+    """It might be another one each time."""
+    farm = Farm([InvalidRequest("No.", code="trace-8f3a")])
+    await played(farm)
+    assert "trace-8f3a" not in farm.metrics.exposition().decode()
+
+
+async def test_what_is_remembered_of_a_way_is_bounded() -> None:
+    """A background run may ask two full targets for hours; how it went on in the end is what matters."""
+    passage = Passage()
+    for number in range(1000):
+        passage.note(f"p{number % 2}/m", "failed, TooManyRequests (rate_limit_exceeded)")
+    assert len(passage.notes) == MOST_NOTES
+
+
+async def test_a_background_run_does_not_wait_for_money() -> None:
+    """A queue moves on, and a quota that is used up does not."""
+    broke = TooManyRequests("Pay.", code="insufficient_quota")
+    farm = Farm([broke])
+    async with world(router=farm.router) as here:
+        run = here.supervisor.start("me", here.create(model="any", background=True, store=True))
+        await run.ended()
+    assert run.fault is broke
+    assert farm.asked == [1]

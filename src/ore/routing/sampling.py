@@ -32,6 +32,7 @@ from ore.errors import (
     DeadlineExceeded,
     HTTPFault,
     ModelFailed,
+    NotFound,
     QueueFull,
     RequestError,
     ServerFault,
@@ -51,6 +52,14 @@ FIRST_BACKOFF: Final = 0.25
 
 PATIENCE: Final = 5.0
 """Seconds that a request waits for a target that is to be left alone; those that take longer are told to the client."""
+
+GLANCE: Final = 0.25
+"""Seconds after which a request that waits looks again: of many that wait, one probes the target for all."""
+
+MOST_NOTES: Final = 32
+"""What is remembered of a request's way: one that waits for hours in a queue asks again and again."""
+
+CONTEXT_TOO_LONG: Final = "context_length_exceeded"
 
 NO_QUOTA: Final = "insufficient_quota"
 """The code of a 429 that does not pass by itself."""
@@ -88,17 +97,26 @@ class Passage(Struct):
         return "; ".join(self.notes)
 
     def note(self, name: str, what: str) -> None:
-        """Add what happened, unless it is what happened last: a run that waits in a queue asks many times."""
+        """Add what happened, unless it is what happened last. The oldest is forgotten when it becomes too much."""
         if self.notes[-1:] != [f"{name}: {what}"]:
             self.notes.append(f"{name}: {what}")
+            del self.notes[:-MOST_NOTES]
+
+
+class _Failure(Struct, frozen=True):
+    """What came of a target. `request` is None when it could not be asked that."""
+
+    target: Target
+    request: ModelRequest | None
+    fault: HTTPFault
 
 
 class Sampling:
     """An answer in the making. Enter it, iterate over it once, leave it.
 
-    Entering asks targets until one takes the request; it raises what the first one had against it when none does.
-    Iterating gives deltas up to the `Finish`, from whichever targets it takes. `target` and `request` are those of the
-    target that was asked last.
+    Entering asks targets until one takes the request; when none does, it raises the most telling of their faults.
+    Iterating gives deltas up to the `Finish`, from whichever targets it takes. `target` and `request` are those that
+    the deltas, or the fault, are of.
     """
 
     def __init__(
@@ -127,7 +145,7 @@ class Sampling:
         self._stack = AsyncExitStack()
         self._deltas: AsyncIterator[Delta] | None = None
         self._left: list[Choice] = []
-        self._faults: dict[str, HTTPFault] = {}
+        self._failures: dict[str, _Failure] = {}
         self._rounds = 0
         self._due_at = 0.0
         self._answering = False
@@ -200,24 +218,27 @@ class Sampling:
         seen = {target.name: self._seen(target) for target in route.targets}
         found = choices(route.targets, route.rule, needs_of(request), seen, self._chance)
         for choice in found:
-            if choice.against:
+            if choice.rank > found[0].rank:
                 self._eventful = True
                 self._passage.note(choice.target.name, f"passed over, for {choice.against}")
                 self._metrics.passed_over.labels(route.alias, choice.target.label, RANKS[choice.rank]).inc()
-        return [choice for choice in found if choice.rank < UNABLE] or found[:1]
+        return [choice for choice in found if choice.rank < UNABLE] or found
 
     async def _rested(self, left: list[Choice]) -> list[Choice]:
         """The same, when at least one may be asked; a pause that is too long is the client's to wait."""
         if any(choice.rank != RESTING for choice in left):
             return left
-        rests = min(self._seen(choice.target).rests for choice in left)
-        if rests > PATIENCE:
-            raise Unavailable(
-                f"What serves the model '{self._route.name}' has failed, and is left alone for {rests:.0f} s. "
-                "Send the request again then.",
-                retry_after=rests,
-            )
-        await anyio.sleep(rests)
+        until: float | None = None
+        while (rests := min(self._seen(choice.target).rests for choice in left)) > 0:
+            now = anyio.current_time()
+            until = until or now + rests + PATIENCE  # as long again for the probe of another request
+            if rests > PATIENCE or now > until:
+                raise Unavailable(
+                    f"What serves the model '{self._route.name}' has failed, and is left alone for {rests:.0f} s. "
+                    "Send the request again then.",
+                    retry_after=rests,
+                )
+            await anyio.sleep(min(rests, GLANCE))
         return left
 
     def _buildable(self) -> ModelRequest:
@@ -307,50 +328,60 @@ class Sampling:
         """Note what came of the target that was asked."""
         self._give_up()
         target = self.target
-        self._faults[target.name] = fault
+        self._failures[target.name] = _Failure(target, self.request, fault)
         self._eventful = True
         self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
         if self._breaker is not None:
             _remember(self._breaker, fault, anyio.current_time(), local=target.local)
             self._metrics.open_breakers.labels(target.label).set(self._breaker.is_open)
             self._breaker = None
-        self._metrics.failures.labels(self._route.alias, target.label, fault.code or fault.type).inc()
+        self._metrics.failures.labels(self._route.alias, target.label, _code(fault)).inc()
 
     async def _another_round(self) -> bool:
         """Wait, and fill the list again, if trying again may help and there is a budget for it."""
-        again = [target for target in self._route.targets if self._may_pass(target)]
-        rests = min((self._seen(target).rests for target in again), default=0.0)
-        if self._rounds >= self._route.rule.retries or rests > PATIENCE:
+        again = [(self._seen(target).rests, target) for target in self._route.targets if self._may_pass(target)]
+        soonest = min((rests for rests, _ in again), default=0.0)
+        if self._rounds >= self._route.rule.retries or soonest > PATIENCE:
             return False
-        self._left = [Choice(target) for target in again if self._breakers(target.name).may_retry()]
-        pause = FIRST_BACKOFF * 2**self._rounds * self._chance()
+        pause = soonest + FIRST_BACKOFF * 2**self._rounds * self._chance()
+        due = [target for rests, target in again if rests <= pause]
+        self._left = [Choice(target) for target in due if self._breakers(target.name).may_retry()]
         self._rounds += 1
         if self._left:
-            await anyio.sleep(max(pause, rests))
+            await anyio.sleep(pause)
         return bool(self._left)
 
     def _may_pass(self, target: Target) -> bool:
         """Whether a target's failure may pass. An engine on this machine that is full says so: it has a queue."""
-        fault = self._faults.get(target.name)
+        failure = self._failures.get(target.name)
         alone = target.local and len(self._route.targets) == 1
-        return fault is not None and is_passing(fault) and not alone
+        return failure is not None and is_passing(failure.fault) and not alone
 
     def _most_telling(self) -> HTTPFault:
-        """What a client can mend comes first, then what was said last."""
-        said = list(self._faults.values())
-        mendable = [fault for fault in said if isinstance(fault, RequestError) and not is_passing(fault)]
-        return mendable[0] if mendable else said[-1]
+        """What a client can mend comes first, then what was said last. `target` is then the one that said it."""
+        said = list(self._failures.values())
+        mendable = (failure for failure in said if self._is_mendable(failure.fault))
+        telling = next(mendable, said[-1])
+        self.target, self.request = telling.target, telling.request
+        logger.info("%s: %s", self._route.name, self._passage.said)
+        return telling.fault
+
+    def _is_mendable(self, fault: HTTPFault) -> bool:
+        """Whether a client can do something about it. That a target of an alias is not there is the operator's."""
+        is_operators = isinstance(fault, TooManyRequests) or (isinstance(fault, NotFound) and self._route.alias)
+        return isinstance(fault, RequestError) and not is_operators
 
     async def _replace(self, fault: HTTPFault) -> Delta | None:
         """Put another target in the place of the one that failed while it answered; raises when that cannot be.
 
         Gives a delta that ends what the failed one had begun, where clients have seen some of it.
         """
+        had_begun = self._answering
         self._failed(fault)
         await self._stack.aclose()
         if not self._visible:
             await self._enter_next()
-            return None
+            return Begin("message") if had_begun else None
         if not self._can_go_on():
             raise fault
         self._left = [choice for choice in self._choices() if choice.target is not self.target]
@@ -420,6 +451,12 @@ def _remember(breaker: Breaker, fault: HTTPFault, now: float, *, local: bool) ->
         breaker.left_unknown()
     if pause is not None:
         breaker.asks_for_pause(now, float(pause))
+
+
+def _code(fault: HTTPFault) -> str:
+    """A fault's code for metrics: of a request that was refused one of ours, for a provider may say anything."""
+    ours = isinstance(fault, ServerFault | TooManyRequests) or fault.code == CONTEXT_TOO_LONG
+    return (fault.code if ours else fault.default_code) or fault.type
 
 
 def is_passing(fault: HTTPFault) -> bool:

@@ -129,7 +129,7 @@ def with_passage(run: Run, response: Response) -> Response:
     """The response with the tier that an upstream used; and in its metadata what the request asked to be told there."""
     if run.progress.service_tier is not None:
         response = msgspec.structs.replace(response, service_tier=run.progress.service_tier)
-    told = {ROUTE_KEY: run.passage.said[:MAX_METADATA], CACHE_KEY: run.passage.cached}
+    told = {ROUTE_KEY: run.passage.said[-MAX_METADATA:], CACHE_KEY: run.passage.cached}
     asked = {key: value for key, value in told.items() if key in response.metadata}
     return msgspec.structs.replace(response, metadata={**response.metadata, **asked}) if asked else response
 
