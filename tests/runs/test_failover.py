@@ -426,3 +426,17 @@ async def test_a_background_run_does_not_wait_for_money() -> None:
         await run.ended()
     assert run.fault is broke
     assert farm.asked == [1]
+
+
+async def test_a_context_is_counted_by_a_target_that_can() -> None:
+    """Before a context is compacted it is counted; a target that is down must not end the run there."""
+
+    async def is_down(_: ModelRequest) -> int:
+        raise FAULTS["unreachable"]
+
+    farm = Farm([FAULTS["unreachable"]], STEPS)
+    farm.backends[0].count_tokens = is_down  # type: ignore[method-assign]
+    managed = [{"type": "compaction", "compact_threshold": 1000}]
+    turns = [{"role": role, "content": "x"} for _ in range(4) for role in ("user", "assistant")]
+    found = await played(farm, input=[*turns, {"role": "user", "content": "y"}], context_management=managed)
+    assert found.final["status"] == "completed"
