@@ -31,7 +31,13 @@ address or a query of ours.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+CONTEXT_TOO_LONG: Final = "context_length_exceeded"
+"""The code of a 400 that a shorter context would mend."""
+
+NO_QUOTA: Final = "insufficient_quota"
+"""The code of a 429 that does not pass by itself."""
 
 
 class OreError(Exception):

@@ -22,6 +22,8 @@ from ore.backends.profiles import Profile, profile_of
 from ore.backends.upstream import Answer, Refused, Upstream
 from ore.core.deltas import Delta, Finish
 from ore.errors import (
+    CONTEXT_TOO_LONG,
+    NO_QUOTA,
     HTTPFault,
     InvalidRequest,
     ModelFailed,
@@ -48,8 +50,6 @@ MAX_QUOTED: Final = 500
 
 BYTES_PER_TOKEN: Final = 4
 """For an estimate, where a provider counts no tokens."""
-
-CONTEXT_TOO_LONG: Final = "context_length_exceeded"
 
 
 class ProviderOptions(Struct, frozen=True, kw_only=True):
@@ -195,7 +195,7 @@ class Provider:
             )
         if status == 429:
             message = f"The provider '{self.name}' is asked too much: {said}"
-            code = "insufficient_quota" if error.code == "insufficient_quota" else None
+            code = NO_QUOTA if error.code == NO_QUOTA else None
             return TooManyRequests(message, retry_after=after, code=code)
         if status in (503, 529):
             message = f"The provider '{self.name}' is overloaded: {said}"

@@ -29,6 +29,8 @@ from ore.core.deltas import (
     Text,
 )
 from ore.errors import (
+    CONTEXT_TOO_LONG,
+    NO_QUOTA,
     DeadlineExceeded,
     HTTPFault,
     ModelFailed,
@@ -58,11 +60,6 @@ GLANCE: Final = 0.25
 
 MOST_NOTES: Final = 32
 """What is remembered of a request's way: one that waits for hours in a queue asks again and again."""
-
-CONTEXT_TOO_LONG: Final = "context_length_exceeded"
-
-NO_QUOTA: Final = "insufficient_quota"
-"""The code of a 429 that does not pass by itself."""
 
 GO_ON: Final = (
     "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."

@@ -135,8 +135,11 @@ def with_passage(run: Run, response: Response) -> Response:
 
 
 def wants_cache(create: Create) -> bool | None:
-    """Whether a request asks for the response cache, or asks not to have it; None leaves that to how it samples."""
-    return {"on": True, "off": False}.get(create.metadata.get(CACHE_KEY, ""))
+    """Whether a request asks for the response cache, or asks not to have it; None leaves that to how it samples.
+
+    Background runs have to ask: the seed that they are given, to be taken up again, is another one each time.
+    """
+    return {"on": True, "off": False}.get(create.metadata.get(CACHE_KEY, ""), False if create.background else None)
 
 
 def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | None) -> StoredResponse:

@@ -23,14 +23,14 @@ from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
 from ore.core.tool_choice import OneCall, allows, check_possible, in_turn
 from ore.core.truncation import droppable, without
-from ore.errors import InternalFault, InvalidRequest, TooManyRequests, Unavailable
+from ore.errors import CONTEXT_TOO_LONG, InternalFault, InvalidRequest, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.items import as_object, awaits_client
 from ore.protocol.tools import check_tool_choice
 from ore.routing.router import Router
 from ore.routing.rules import Target
-from ore.routing.sampling import CONTEXT_TOO_LONG, Build, Route, Sampling, is_passing
+from ore.routing.sampling import Build, Route, Sampling, is_passing
 from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
