@@ -14,6 +14,7 @@
     │   ├── UnsupportedMediaType    415
     │   ├── UpgradeRequired         426, WebSocket is off
     │   ├── TooManyRequests         429, with Retry-After
+    │   │   └── QueueFull           429, a queue of ours has no place left
     │   └── HeadTooLarge            431
     ├── ServerFault                 the caller did nothing wrong: an HTTP 5xx
     │   ├── InternalFault           500, a bug of ours
@@ -30,7 +31,13 @@ address or a query of ours.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+CONTEXT_TOO_LONG: Final = "context_length_exceeded"
+"""The code of a 400 that a shorter context would mend."""
+
+NO_QUOTA: Final = "insufficient_quota"
+"""The code of a 429 that does not pass by itself."""
 
 
 class OreError(Exception):
@@ -126,6 +133,10 @@ class TooManyRequests(RequestError):
 
     def __init__(self, message: str, *, retry_after: float = 1.0, code: str | None = None) -> None:
         super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after)))})
+
+
+class QueueFull(TooManyRequests):
+    """Nobody beyond the queue was asked."""
 
 
 class HeadTooLarge(RequestError):

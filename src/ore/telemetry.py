@@ -32,11 +32,18 @@ def configure_logging(level: str, style: str) -> None:
     logging.getLogger("ore").setLevel(LEVELS[level])
 
 
+_VISIBLE: Final = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+"""Characters that would end a line, or tell a terminal something."""
+
+
 class TextFormatter(logging.Formatter):
     """`12:30:00 WARNING ore.runs: message [req_...]`"""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return super().formatMessage(record).translate(_VISIBLE)  # a client's name for a model may be in it
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)

@@ -123,3 +123,13 @@ async def test_a_client_that_leaves_hands_the_question_on() -> None:
         place.backend.release.set()
         await second.ended()
     assert second.status == "completed"
+
+
+async def test_a_seed_that_is_ours_makes_no_entry() -> None:
+    """Background runs are given one, so that they can be taken up again; it is another one each time."""
+    place = Place()
+    async with world(router=place.router) as here:
+        run = here.supervisor.start(OWNER, here.create(background=True, store=True))
+        await run.ended()
+    assert run.status == "completed"
+    assert run.passage.cached == "off"

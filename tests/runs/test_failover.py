@@ -6,11 +6,12 @@ The client's view is held against that of an answer which nothing disturbed.
 import logging
 from typing import Any
 
+import anyio
 import pytest
-from run_kit import FINISH, STEPS, HeldBackend, Played, check_run, world
+from run_kit import FINISH, HOLD, STEPS, HeldBackend, Played, check_run, world
 
 from core.writing import RICH
-from ore.backends.base import ModelRequest
+from ore.backends.base import Capabilities, ModelRequest
 from ore.backends.scripted import Step
 from ore.core import deltas as d
 from ore.errors import (
@@ -19,13 +20,15 @@ from ore.errors import (
     InvalidRequest,
     ModelFailed,
     NotFound,
+    QueueFull,
     TooManyRequests,
     Unavailable,
 )
 from ore.protocol.decoding import JsonObject
-from ore.routing import sampling
+from ore.routing import breaker, sampling
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
+from ore.routing.sampling import MOST_NOTES, Passage
 from ore.telemetry import Metrics
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
@@ -280,3 +283,160 @@ async def test_metrics_count_what_happened() -> None:
     assert 'ore_route_answers_total{model="any",target="p1"} 1.0' in told
     assert 'ore_route_answers_total{model="",target="p1"} 1.0' in told
     assert 'ore_target_first_delta_seconds_count{target="p1"} 2.0' in told
+
+
+async def test_a_request_that_is_wrong_says_nothing_about_a_target() -> None:
+    """It may have been refused on this side, and nobody been asked: the failures before it still count."""
+    told = iter([*[FAULTS["broken"]] * 4, FAULTS["too long"], FAULTS["broken"]])
+    farm = Farm(lambda _: [next(told)], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(8):
+            assert (await here.play(model="any")).final["status"] == "completed"
+    assert farm.asked == [6, 8]
+
+
+async def test_a_queue_of_ours_that_is_full_is_no_pause_for_others() -> None:
+    """It moves on with every answer; only what a provider asks for itself is obeyed."""
+    farm = Farm(Recovering(1, QueueFull("Full.", retry_after=60)))
+    async with world(router=farm.router) as here:
+        await here.play(model="p0/m")
+        assert (await here.play(model="p0/m")).final["status"] == "completed"
+
+
+async def test_one_that_breaks_off_each_time_is_left_alone() -> None:
+    """It begins to answer, and never ends: the next one is asked first."""
+    farm = Farm([d.Begin("message"), FAULTS["broken"]], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(20):
+            assert (await here.play(model="any")).final["status"] == "completed"
+    assert farm.asked == [5, 20]
+
+
+@pytest.mark.parametrize("fault", [Unavailable("Down."), TooManyRequests("Pay.", code="insufficient_quota")])
+async def test_what_does_not_come_back_in_a_second_is_left_alone(
+    fault: HTTPFault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy, one that is down is a 503 each time; one without money stays so."""
+    monkeypatch.setattr(breaker, "LONGEST_OBEYED", 0.0)
+    farm = Farm([fault], STEPS, retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(20):
+            await here.play(model="any")
+    assert farm.asked == [5, 20]
+
+
+async def test_of_many_that_wait_one_probes_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its pause is over, a target that was down is asked once; the others follow its first word."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(sampling, "GLANCE", 0.01)
+    farm = Farm(lambda _: [FAULTS["broken"]] if len(farm.backends[0].requests) <= 5 else [HOLD, *STEPS], retries=0)
+    async with world(router=farm.router) as here:
+        for _ in range(5):
+            await here.play(model="any")
+        runs = [here.supervisor.start("me", here.create(model="any")) for _ in range(10)]
+        await farm.backends[0].reached.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert farm.asked == [6]
+        farm.backends[0].release.set()
+        for run in runs:
+            await run.ended()
+    assert {run.status for run in runs} == {"completed"}
+
+
+async def test_another_round_is_for_those_that_may_be_asked() -> None:
+    """One that said when to come again is not asked before that, because another one failed too."""
+    limited = TooManyRequests("Too much.", retry_after=4)
+    farm = Farm([limited], Recovering(1, FAULTS["broken"]))
+    assert (await played(farm)).final["status"] == "completed"
+    assert farm.asked == [1, 2]
+
+
+async def test_a_target_that_is_not_there_is_not_the_clients_to_mend() -> None:
+    """It asked for an alias; what its targets are called is the operator's."""
+    farm = Farm([FAULTS["no such model"]], [FAULTS["broken"]], retries=0)
+    assert (await played(farm)).run.fault is FAULTS["broken"]
+
+
+async def test_targets_that_all_lack_something_are_asked_all_the_same() -> None:
+    """A tool that nobody has a use for is skipped, and is no reason to do without a second target."""
+    farm = Farm([FAULTS["broken"]], STEPS)
+    tools = [{"type": "image_generation"}, {"type": "web_search"}]
+    farm.backends[0].capabilities = Capabilities(tool_types=("web_search",))
+    found = await played(farm, tools=tools)
+    assert found.final["status"] == "completed"
+    assert found.run.warnings == ("tools of these types were skipped: image_generation, web_search",)
+
+
+async def test_the_warnings_are_those_of_who_answers() -> None:
+    """Not of who took the request and broke off: a reply that is not streamed has them in its head."""
+    farm = Farm([d.Begin("message"), FAULTS["broken"]], STEPS)
+    farm.backends[0].capabilities = Capabilities(tool_types=("web_search",))
+    found = await played(farm, tools=[{"type": "image_generation"}, {"type": "web_search"}])
+    assert found.run.warnings == ("tools of these types were skipped: image_generation, web_search",)
+
+
+async def test_nothing_of_a_beginning_that_nobody_saw_is_left() -> None:
+    """The phase of a message that one target began is not that of the message of another."""
+    farm = Farm([d.Begin("message", phase="commentary"), FAULTS["broken"]], [d.Text("42."), FINISH])
+    (message,) = (await played(farm)).final["output"]
+    assert "phase" not in message
+
+
+async def test_a_context_is_shortened_for_who_found_it_too_long() -> None:
+    """By its own window and its own count, whoever was asked after it."""
+    few = Capabilities(context_window=4)
+    too_long = FAULTS["too long"]
+    farm = Farm(lambda request: [too_long] if len(request.items) > 3 else STEPS, [FAULTS["broken"]], retries=0)
+    farm.backends[0].capabilities = few
+    turns = [{"role": role, "content": "x"} for _ in range(4) for role in ("user", "assistant")]
+    found = await played(farm, truncation="auto", input=[*turns, {"role": "user", "content": "y"}])
+    assert found.final["status"] == "completed"
+    assert farm.asked == [2, 1]
+
+
+async def test_a_way_that_led_nowhere_is_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
+    """Most of all then."""
+    with caplog.at_level(logging.INFO, logger="ore.routing"):
+        await played(Farm([FAULTS["broken"]], [FAULTS["unreachable"]], retries=0))
+    told = "p0/m: failed, ModelFailed (upstream_failed); p1/m: failed, ModelFailed (upstream_unreachable)"
+    assert caplog.messages == [f"any: {told}"]
+
+
+async def test_a_code_that_a_provider_made_up_is_no_label() -> None:
+    """It might be another one each time."""
+    farm = Farm([InvalidRequest("No.", code="trace-8f3a")])
+    await played(farm)
+    assert "trace-8f3a" not in farm.metrics.exposition().decode()
+
+
+async def test_what_is_remembered_of_a_way_is_bounded() -> None:
+    """A background run may ask two full targets for hours; how it went on in the end is what matters."""
+    passage = Passage()
+    for number in range(1000):
+        passage.note(f"p{number % 2}/m", "failed, TooManyRequests (rate_limit_exceeded)")
+    assert len(passage.notes) == MOST_NOTES
+
+
+async def test_a_background_run_does_not_wait_for_money() -> None:
+    """A queue moves on, and a quota that is used up does not."""
+    broke = TooManyRequests("Pay.", code="insufficient_quota")
+    farm = Farm([broke])
+    async with world(router=farm.router) as here:
+        run = here.supervisor.start("me", here.create(model="any", background=True, store=True))
+        await run.ended()
+    assert run.fault is broke
+    assert farm.asked == [1]
+
+
+async def test_a_context_is_counted_by_a_target_that_can() -> None:
+    """Before a context is compacted it is counted; a target that is down must not end the run there."""
+
+    async def is_down(_: ModelRequest) -> int:
+        raise FAULTS["unreachable"]
+
+    farm = Farm([FAULTS["unreachable"]], STEPS)
+    farm.backends[0].count_tokens = is_down  # type: ignore[method-assign]
+    managed = [{"type": "compaction", "compact_threshold": 1000}]
+    turns = [{"role": role, "content": "x"} for _ in range(4) for role in ("user", "assistant")]
+    found = await played(farm, input=[*turns, {"role": "user", "content": "y"}], context_management=managed)
+    assert found.final["status"] == "completed"

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import anyio
 import pytest
 from run_kit import HeldBackend
 
+from ore.backends.base import Model
 from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.routing.router import Alias, Router
+from ore.routing.rules import Rule
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +93,30 @@ async def test_a_model_that_a_provider_lists_can_be_asked_for_by_its_own_name() 
         await hybrid().route("far/unknown")
 
 
+async def test_a_model_that_is_known_waits_for_no_provider() -> None:
+    """Once it is known whose it is, others that are slow to list theirs keep nobody waiting."""
+
+    class Slow(HeldBackend):
+        hangs = False
+
+        async def models(self) -> list[Model]:
+            if self.hangs:
+                await anyio.sleep_forever()
+            return await super().models()
+
+    slow, there = Slow({"other": []}), backends(far="big")
+    router = Router({}, {"slow": slow, **there})
+    await router.models()
+    slow.hangs = True
+    with anyio.fail_after(5):
+        assert (await router.route("big")).first.name == "far/big"
+
+
+async def test_of_two_providers_with_a_model_the_first_is_asked() -> None:
+    """As they stand in the configuration."""
+    assert (await Router({}, backends(one="big", two="big")).route("big")).first.name == "one/big"
+
+
 async def test_an_alias_stands_for_its_targets() -> None:
     """In their order, and with its rule; it may be the default."""
     route = await hybrid(default_model="smart").route(None)
@@ -120,3 +147,15 @@ async def test_a_classifier_picks_the_target_that_comes_first(text: str, first: 
     route = await router.route("picked", said)
     assert route.first.name == first
     assert len(route.targets) == 2
+
+
+async def test_what_a_classifier_picks_goes_before_any_other_order() -> None:
+    """Weights are those of the targets as they were named, and are for texts that it has no pick for."""
+    rule = Rule(order="weighted", weights=(9, 1))
+    picked = Alias(targets=("tiny", "far/big"), rule=rule, classifier="wordy", picks={"hard": "far/big"})
+    router = hybrid(aliases={"picked": picked}, classifiers={"wordy": Wordy()})
+    hard = [{"role": "user", "content": [{"type": "input_text", "text": "Prove it for all n"}]}]
+    route = await router.route("picked", hard)
+    assert (route.first.name, route.rule.order) == ("far/big", "ordered")
+    easy = await router.route("picked")
+    assert ([target.name for target in easy.targets], easy.rule) == (["tiny", "far/big"], rule)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ore.backends.base import Load
-from ore.errors import TooManyRequests
+from ore.errors import QueueFull
 
 LONGEST_RETRY: Final = 120.0
 _WEIGHT: Final = 0.2
@@ -67,7 +67,7 @@ class Admission:
         return self._waiting
 
     def enter(self, owner: str) -> Ticket:
-        """Take a place. Raises `TooManyRequests` when all are taken and the queue is full."""
+        """Take a place. Raises `QueueFull` when all are taken and the queue is full."""
         self.check()
         ticket = Ticket(self, owner)
         if len(self._running) < self.slots:
@@ -78,9 +78,9 @@ class Admission:
         return ticket
 
     def check(self) -> None:
-        """Raise `TooManyRequests` when `enter` would: before work is put into a request that cannot be taken."""
+        """Raise `QueueFull` when `enter` would: before work is put into a request that cannot be taken."""
         if len(self._running) >= self.slots and self._waiting >= self.queue:
-            raise TooManyRequests(
+            raise QueueFull(
                 f"This model is busy: {self.running} requests are running and {self._waiting} are waiting. "
                 "Try again a little later.",
                 retry_after=self.estimate(),

@@ -11,6 +11,9 @@ MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 
+_BLANKS: Final = (b"\n\n", b"\n\r", b"\r\r")
+"""What an empty line, which ends an event, always has in it."""
+
 
 class EventTooLong(Exception):
     """One event has more than `MAX_EVENT_BYTES`."""
@@ -22,14 +25,18 @@ class EventReader:
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
         self._pieces: list[bytes] = []
+        self._last = b""
+        """The last two bytes of them."""
         self._size = 0
         self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that this chunk completes. Raises `EventTooLong`."""
+        seam = self._last + chunk
+        self._last = seam[-2:]
         self._pieces.append(chunk)
         self._size += len(chunk)
-        if b"\n" not in chunk and b"\r" not in chunk:
+        if not any(blank in seam for blank in _BLANKS):
             return self._bounded([])
         text = b"".join(self._pieces) if len(self._pieces) > 1 else chunk
         if not self._begun:
@@ -40,13 +47,14 @@ class EventReader:
                 text, held = text[:-1], b"\r"
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *frames, rest = text.split(b"\n\n")
-        self._pieces, self._size = [rest + held], len(rest) + len(held)
+        left = rest + held
+        self._pieces, self._size, self._last = [left], len(left), left[-2:]
         return self._bounded([data for frame in frames if (data := _data(frame)) is not None])
 
     def end(self) -> list[bytes]:
         """What was cut off before its empty line; some servers leave that out at the end."""
         left = self.feed(b"\n\n") if self._size else []
-        self._pieces, self._size = [], 0
+        self._pieces, self._size, self._last = [], 0, b""
         return left
 
     def _bounded(self, events: list[bytes]) -> list[bytes]:

@@ -22,6 +22,8 @@ from ore.backends.profiles import Profile, profile_of
 from ore.backends.upstream import Answer, Refused, Upstream
 from ore.core.deltas import Delta, Finish
 from ore.errors import (
+    CONTEXT_TOO_LONG,
+    NO_QUOTA,
     HTTPFault,
     InvalidRequest,
     ModelFailed,
@@ -37,13 +39,17 @@ logger = logging.getLogger("ore.backends")
 DISCOVERY_SECONDS: Final = 5.0
 """How long a listing of models may take; then what was known before is shown."""
 
+RELIST_SECONDS: Final = 15.0
+"""After which a provider that did not list its models is asked again: it may have been starting."""
+
+LONGEST_RETRY: Final = 86_400.0
+"""Seconds of a provider's `Retry-After` that are believed."""
+
 MAX_QUOTED: Final = 500
 """Characters of a provider's message that a client is shown."""
 
 BYTES_PER_TOKEN: Final = 4
 """For an estimate, where a provider counts no tokens."""
-
-CONTEXT_TOO_LONG: Final = "context_length_exceeded"
 
 
 class ProviderOptions(Struct, frozen=True, kw_only=True):
@@ -77,7 +83,8 @@ class Provider:
         self._clock = clock
         self._admission = Admission(options.max_concurrent, options.queue, clock)
         self._listed: dict[str, Listed] = {}
-        self._listed_at: float | None = None
+        self._list_at: float | None = None
+        """When it is asked again; None: it has not been asked yet."""
         self._listing = anyio.Lock()
 
     async def start(self) -> None:
@@ -150,18 +157,19 @@ class Provider:
 
     async def _discover(self) -> None:
         async with self._listing:
-            now = self._clock()
-            if self._listed_at is not None and now - self._listed_at < self._options.discovery_ttl:
+            if self._list_at is not None and self._clock() < self._list_at:
                 return
-            self._listed_at = now
+            ttl = min(RELIST_SECONDS, self._options.discovery_ttl)
             try:
                 with anyio.fail_after(DISCOVERY_SECONDS):
                     body = await self._upstream.call("GET", self._dialect.models_path)
                 self._listed = {listed.id: listed for listed in self._dialect.models(body)}
+                ttl = self._options.discovery_ttl
             except Refused as refused:
                 logger.warning("%s does not list its models: HTTP %d", self.name, refused.status)
             except (ServerFault, TimeoutError, *_GARBAGE) as error:
                 logger.warning("%s does not list its models: %s", self.name, _said(error))
+            self._list_at = self._clock() + ttl  # not when whoever wanted to know has left
 
     def _error(self, refused: Refused) -> UpstreamError:
         error = self._dialect.error(refused.status, refused.body)
@@ -171,7 +179,7 @@ class Provider:
 
     def _fault(self, error: UpstreamError, model: str) -> HTTPFault:
         """A provider's error as ours: whose fault it is, and what to do. Its words are quoted, but never the key."""
-        status, after = error.status, error.retry_after
+        status, after = error.status, min(1.0 if error.retry_after is None else error.retry_after, LONGEST_RETRY)
         said = " ".join(self._upstream.masked(error.message).split())[:MAX_QUOTED]
         logger.info("%s refused a request: HTTP %d %s", self.name, status, error.code)
         if status in (401, 403):
@@ -187,11 +195,11 @@ class Provider:
             )
         if status == 429:
             message = f"The provider '{self.name}' is asked too much: {said}"
-            code = "insufficient_quota" if error.code == "insufficient_quota" else None
-            return TooManyRequests(message, retry_after=1.0 if after is None else after, code=code)
+            code = NO_QUOTA if error.code == NO_QUOTA else None
+            return TooManyRequests(message, retry_after=after, code=code)
         if status in (503, 529):
             message = f"The provider '{self.name}' is overloaded: {said}"
-            return Unavailable(message, retry_after=1.0 if after is None else after)
+            return Unavailable(message, retry_after=after)
         if status == 413:
             return PayloadTooLarge(f"The provider '{self.name}' refused the request as too large: {said}")
         if 400 <= status < 500 and status != 408:

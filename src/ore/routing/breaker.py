@@ -4,6 +4,8 @@ The circuit breaker of Nygard's "Release It!": closed, open for a while after fa
 probe. Pure bookkeeping by a clock that is handed in; it asks nobody and knows no error classes.
 """
 
+import math
+from collections import OrderedDict
 from typing import Final
 
 FAILURES_TO_OPEN: Final = 5
@@ -13,12 +15,21 @@ FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds that a target is left alone; twice as long after each probe that fails."""
 
+PROBE_SECONDS: Final = 5.0
+"""How long a probe has its target to itself."""
+
 LONGEST_OBEYED: Final = 600.0
 """Seconds of a target's `Retry-After` that are obeyed."""
 
 RETRY_SHARE: Final = 0.1
 MOST_RETRIES: Final = 10.0
 """Retries may be a tenth of a target's requests, and ten at once: more would keep one that is down from getting up."""
+
+MOST_REMEMBERED: Final = 4096
+"""Targets that are remembered: clients may ask a provider for models that it does not have."""
+
+HALF_LIFE: Final = 30.0
+"""Seconds in which half of a measured time is forgotten: one that was slow is asked again after a while."""
 
 _WEIGHT: Final = 0.2
 
@@ -29,15 +40,21 @@ class Breaker:
     def __init__(self) -> None:
         self._failures = 0
         self._pause = FIRST_PAUSE
-        self._closed_from = 0.0
+        self._open_until = 0.0
+        self._asked_off_until = 0.0
         self._probing_until = 0.0
         self._budget = MOST_RETRIES
-        self.first_delta_seconds = 0.0
-        """How long it takes to say its first word, on average; 0 before it has."""
+        self._first_delta_seconds = 0.0
+        self._measured_at = 0.0
 
     def seconds_left(self, now: float) -> float:
         """How long the target is to be left alone; 0: ask it."""
-        return max(0.0, self._closed_from - now, self._probing_until - now)
+        return max(0.0, max(self._open_until, self._asked_off_until, self._probing_until) - now)
+
+    def first_delta_seconds(self, now: float) -> float:
+        """How long it takes to say its first word, on average; the less, the longer ago that was measured."""
+        half_lives = (now - self._measured_at) / HALF_LIFE
+        return self._first_delta_seconds * math.exp2(-half_lives)
 
     @property
     def is_open(self) -> bool:
@@ -48,31 +65,36 @@ class Breaker:
         """It is asked. One that has failed too often is asked once, until that one answer is known."""
         self._budget = min(MOST_RETRIES, self._budget + RETRY_SHARE)
         if self.is_open:
-            self._probing_until = now + self._pause
+            self._probing_until = now + PROBE_SECONDS
 
-    def answered(self, first_delta_seconds: float | None) -> None:
-        """It began to answer, so many seconds after it was asked; None: nobody measured."""
+    def began(self, now: float, first_delta_seconds: float) -> None:
+        """It began to answer, so many seconds after it was asked: others may ask, and one more failure is too many."""
+        self._failures = min(self._failures, FAILURES_TO_OPEN - 1)
+        self._open_until = self._probing_until = 0.0
+        known = self._first_delta_seconds or first_delta_seconds
+        self._first_delta_seconds = known + _WEIGHT * (first_delta_seconds - known)
+        self._measured_at = now
+
+    def answered(self) -> None:
+        """It answered to the end: its failures are forgotten."""
         self._failures, self._pause = 0, FIRST_PAUSE
-        self._closed_from = self._probing_until = 0.0
-        if first_delta_seconds is not None:
-            known = self.first_delta_seconds or first_delta_seconds
-            self.first_delta_seconds = known + _WEIGHT * (first_delta_seconds - known)
+        self._open_until = self._probing_until = 0.0
 
     def failed(self, now: float) -> None:
-        """It did not answer, or broke off."""
+        """It did not answer, or broke off. Those that were asked before it was left alone make that no longer."""
         self._failures += 1
         self._probing_until = 0.0
-        if self.is_open:
-            self._closed_from = max(self._closed_from, now + self._pause)
+        if self.is_open and now >= self._open_until:
+            self._open_until = now + self._pause
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     def asks_for_pause(self, now: float, seconds: float) -> None:
-        """It said when to come again (`Retry-After`)."""
+        """It said when to come again (`Retry-After`). That holds, whoever is still being answered."""
         self._probing_until = 0.0
-        self._closed_from = max(self._closed_from, now + min(seconds, LONGEST_OBEYED))
+        self._asked_off_until = max(self._asked_off_until, now + min(seconds, LONGEST_OBEYED))
 
     def left_unknown(self) -> None:
-        """Nobody heard what came of it: the client left."""
+        """Nobody heard whether it is well: the client left, or it was not asked after all."""
         self._probing_until = 0.0
 
     def may_retry(self) -> bool:
@@ -81,3 +103,21 @@ class Breaker:
             return False
         self._budget -= 1
         return True
+
+
+class Breakers:
+    """Those of all targets, by name. Targets that were asked longest ago are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Breaker] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __call__(self, name: str) -> Breaker:
+        """A target's; it stays the same one as long as the target is asked now and then."""
+        found = self._known.pop(name, None) or Breaker()
+        self._known[name] = found
+        if len(self._known) > MOST_REMEMBERED:
+            self._known.popitem(last=False)
+        return found

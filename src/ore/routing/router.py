@@ -8,7 +8,6 @@ The router opens no connection and knows no wire; how an answer comes about is `
 """
 
 import difflib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from msgspec import Struct, structs
 from ore.backends.base import Backend, Health, Model
 from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
-from ore.routing.breaker import Breaker
+from ore.routing.breaker import Breakers
 from ore.routing.cache import ResponseCache
 from ore.routing.rules import Rule, Target
 from ore.routing.sampling import Build, Passage, Route, Sampling
@@ -63,7 +62,9 @@ class Router:
         self._classifiers = dict(classifiers or {})
         self._cache = cache
         self._metrics = metrics or Metrics()
-        self._breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
+        self._breakers = Breakers()
+        self._owners: dict[str, str] = {}
+        """The provider of a model by its own name, as last listed; of two that list it, the first."""
 
     async def models(self) -> list[Model]:
         """Every model, in a stable order, as `GET /models` lists them: aliases with what their first target can do."""
@@ -82,6 +83,8 @@ class Router:
         async with anyio.create_task_group() as tasks:
             for name in self._providers:
                 tasks.start_soon(ask, name)
+        for name in reversed(found):
+            self._owners |= {model.id.removeprefix(f"{name}/"): name for model in found[name]}
         return [model for models in found.values() for model in models]
 
     async def served(self) -> list[str]:
@@ -110,8 +113,9 @@ class Router:
 
     def sample(self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None) -> Sampling:
         """An answer of the route's targets, to be entered and iterated over."""
-        of_all = self._breakers.__getitem__
-        return Sampling(route, build, of_all, passage, self._metrics, cache=self._cache, wants_cache=wants_cache)
+        return Sampling(
+            route, build, self._breakers, passage, self._metrics, cache=self._cache, wants_cache=wants_cache
+        )
 
     async def start(self) -> None:
         """Bring everything up. Raises `StartupError`, also for an alias of what there is not."""
@@ -143,12 +147,13 @@ class Router:
         )
 
     async def _listed(self, name: str) -> Target | None:
-        """A provider's model by its own name: what code that was written for that provider says."""
-        for provider, backend in self._providers.items():
-            for model in await backend.models():
-                if model.id == name:
-                    return Target(name=f"{provider}/{name}", backend=backend, model=model, local=False)
-        return None
+        """A provider's model by its own name: what code that was written for that provider says.
+
+        Providers are asked for their models only when none is known to have it: one that is slow keeps nobody waiting.
+        """
+        if name not in self._owners:
+            await self._elsewhere()
+        return self._target(f"{self._owners[name]}/{name}") if name in self._owners else None
 
     def _alias(self, name: str) -> Route:
         alias = self._aliases[name]
@@ -165,10 +170,11 @@ class Router:
         route, alias = self._alias(name), self._aliases[name]
         if alias.classifier is None:
             return route
-        label = await self._classifiers[alias.classifier].classify(_said_last(items))
-        picked = alias.picks.get(label)
+        picked = alias.picks.get(await self._classifiers[alias.classifier].classify(_said_last(items)))
+        if picked is None:
+            return route
         targets = sorted(route.targets, key=lambda target: target.name != picked)
-        return structs.replace(route, targets=tuple(targets))
+        return structs.replace(route, targets=tuple(targets), rule=structs.replace(alias.rule, order="ordered"))
 
     async def _names(self) -> Sequence[str]:
         return [model.id for model in await self.models()]

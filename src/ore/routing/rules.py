@@ -1,7 +1,7 @@
 """In which order the targets of a route are asked, and why some are passed over. Pure: loads and times are handed in.
 
 A target that cannot do what a request needs is not asked at all; one that is busy, or that is to be left alone, comes
-after those that are not. If none can do it, the first is asked all the same, and says itself what is wrong.
+after those that are not. If none can do it, all are asked all the same, and say themselves what is wrong.
 """
 
 import random

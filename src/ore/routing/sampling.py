@@ -29,15 +29,20 @@ from ore.core.deltas import (
     Text,
 )
 from ore.errors import (
+    CONTEXT_TOO_LONG,
+    NO_QUOTA,
     DeadlineExceeded,
     HTTPFault,
     ModelFailed,
+    NotFound,
+    QueueFull,
     RequestError,
+    ServerFault,
     TooManyRequests,
     Unavailable,
 )
 from ore.protocol.decoding import JsonObject
-from ore.routing.breaker import Breaker
+from ore.routing.breaker import Breaker, Breakers
 from ore.routing.cache import Hit, Lead, ResponseCache
 from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
 from ore.telemetry import Metrics
@@ -49,6 +54,12 @@ FIRST_BACKOFF: Final = 0.25
 
 PATIENCE: Final = 5.0
 """Seconds that a request waits for a target that is to be left alone; those that take longer are told to the client."""
+
+GLANCE: Final = 0.25
+"""Seconds after which a request that waits looks again: of many that wait, one probes the target for all."""
+
+MOST_NOTES: Final = 32
+"""What is remembered of a request's way: one that waits for hours in a queue asks again and again."""
 
 GO_ON: Final = (
     "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
@@ -83,24 +94,33 @@ class Passage(Struct):
         return "; ".join(self.notes)
 
     def note(self, name: str, what: str) -> None:
-        """Add what happened, unless it is what happened last: a run that waits in a queue asks many times."""
+        """Add what happened, unless it is what happened last. The oldest is forgotten when it becomes too much."""
         if self.notes[-1:] != [f"{name}: {what}"]:
             self.notes.append(f"{name}: {what}")
+            del self.notes[:-MOST_NOTES]
+
+
+class _Failure(Struct, frozen=True):
+    """What came of a target. `request` is None when it could not be asked that."""
+
+    target: Target
+    request: ModelRequest | None
+    fault: HTTPFault
 
 
 class Sampling:
     """An answer in the making. Enter it, iterate over it once, leave it.
 
-    Entering asks targets until one takes the request; it raises what the first one had against it when none does.
-    Iterating gives deltas up to the `Finish`, from whichever targets it takes. `target` and `request` are those of the
-    target that was asked last.
+    Entering asks targets until one takes the request; when none does, it raises the most telling of their faults.
+    Iterating gives deltas up to the `Finish`, from whichever targets it takes. `target` and `request` are those that
+    the deltas, or the fault, are of.
     """
 
     def __init__(
         self,
         route: Route,
         build: Build,
-        breakers: Callable[[str], Breaker],
+        breakers: Breakers,
         passage: Passage,
         metrics: Metrics,
         *,
@@ -122,10 +142,12 @@ class Sampling:
         self._stack = AsyncExitStack()
         self._deltas: AsyncIterator[Delta] | None = None
         self._left: list[Choice] = []
-        self._faults: dict[str, HTTPFault] = {}
+        self._failures: dict[str, _Failure] = {}
         self._rounds = 0
         self._due_at = 0.0
         self._answering = False
+        self._breaker: Breaker | None = None
+        """That of the target that was asked; None while nobody is, and for an answer from the cache."""
         self._told: list[Delta] = []
         self._visible = False
         self._eventful = False
@@ -177,6 +199,8 @@ class Sampling:
                     self._told.append(delta)
                 if self._lead is not None:
                     self._keep(self._lead, delta)
+                if self._breaker is not None and isinstance(delta, Finish):
+                    self._breaker.answered()
                 return delta
             if (seam := await self._replace(fault)) is not None:
                 return seam
@@ -191,24 +215,27 @@ class Sampling:
         seen = {target.name: self._seen(target) for target in route.targets}
         found = choices(route.targets, route.rule, needs_of(request), seen, self._chance)
         for choice in found:
-            if choice.against:
+            if choice.rank > found[0].rank:
                 self._eventful = True
                 self._passage.note(choice.target.name, f"passed over, for {choice.against}")
                 self._metrics.passed_over.labels(route.alias, choice.target.label, RANKS[choice.rank]).inc()
-        return [choice for choice in found if choice.rank < UNABLE] or found[:1]
+        return [choice for choice in found if choice.rank < UNABLE] or found
 
     async def _rested(self, left: list[Choice]) -> list[Choice]:
         """The same, when at least one may be asked; a pause that is too long is the client's to wait."""
         if any(choice.rank != RESTING for choice in left):
             return left
-        rests = min(self._seen(choice.target).rests for choice in left)
-        if rests > PATIENCE:
-            raise Unavailable(
-                f"What serves the model '{self._route.name}' has failed, and is left alone for {rests:.0f} s. "
-                "Send the request again then.",
-                retry_after=rests,
-            )
-        await anyio.sleep(rests)
+        until: float | None = None
+        while (rests := min(self._seen(choice.target).rests for choice in left)) > 0:
+            now = anyio.current_time()
+            until = until or now + rests + PATIENCE  # as long again for the probe of another request
+            if rests > PATIENCE or now > until:
+                raise Unavailable(
+                    f"What serves the model '{self._route.name}' has failed, and is left alone for {rests:.0f} s. "
+                    "Send the request again then.",
+                    retry_after=rests,
+                )
+            await anyio.sleep(min(rests, GLANCE))
         return left
 
     def _buildable(self) -> ModelRequest:
@@ -221,11 +248,11 @@ class Sampling:
         return self._build(self._route.targets[-1])
 
     def _seen(self, target: Target) -> Seen:
-        breaker = self._breakers(target.name)
+        breaker, now = self._breakers(target.name), anyio.current_time()
         return Seen(
             load=target.backend.load(),
-            rests=breaker.seconds_left(anyio.current_time()),
-            first_delta_seconds=breaker.first_delta_seconds,
+            rests=breaker.seconds_left(now),
+            first_delta_seconds=breaker.first_delta_seconds(now),
         )
 
     async def _enter_next(self) -> None:
@@ -239,13 +266,13 @@ class Sampling:
                 raise self._most_telling()
 
     async def _entered(self, target: Target) -> bool:
-        breaker = self._breakers(target.name)
-        self.target, self._answering = target, False
+        self.target, self.request, self._breaker, self._answering = target, None, None, False
         try:
             self.request = self._build(target)
             if await self._is_known(target, self.request):
                 return True
-            breaker.asked(anyio.current_time())
+            self._breaker = self._breakers(target.name)
+            self._breaker.asked(anyio.current_time())
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
             self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
         except HTTPFault as fault:
@@ -283,10 +310,10 @@ class Sampling:
             self._lead = None
 
     def _begins_to_answer(self) -> None:
-        self._answering = True
-        breaker = self._breakers(self.target.name)
-        seconds = max(0.0, anyio.current_time() - self._due_at)
-        breaker.answered(seconds)
+        self._answering, now = True, anyio.current_time()
+        seconds = max(0.0, now - self._due_at)
+        if self._breaker is not None:
+            self._breaker.began(now, seconds)
         self._metrics.answers.labels(self._route.alias, self.target.label).inc()
         self._metrics.first_delta.labels(self.target.label).observe(seconds)
         self._metrics.open_breakers.labels(self.target.label).set(0)
@@ -297,57 +324,61 @@ class Sampling:
     def _failed(self, fault: HTTPFault) -> None:
         """Note what came of the target that was asked."""
         self._give_up()
-        breaker, now, target = self._breakers(self.target.name), anyio.current_time(), self.target
-        self._faults[target.name] = fault
+        target = self.target
+        self._failures[target.name] = _Failure(target, self.request, fault)
         self._eventful = True
         self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
-        pause = fault.headers.get("retry-after")
-        if isinstance(fault, RequestError) and not isinstance(fault, TooManyRequests):
-            breaker.answered(None)  # it is well, and does not want this request
-        elif pause is not None and not target.local:
-            breaker.asks_for_pause(now, float(pause))
-        elif not isinstance(fault, TooManyRequests | Unavailable):
-            breaker.failed(now)
-        else:
-            breaker.left_unknown()
-        self._metrics.failures.labels(self._route.alias, target.label, fault.code or fault.type).inc()
-        self._metrics.open_breakers.labels(target.label).set(breaker.is_open)
+        if self._breaker is not None:
+            _remember(self._breaker, fault, anyio.current_time(), local=target.local)
+            self._metrics.open_breakers.labels(target.label).set(self._breaker.is_open)
+            self._breaker = None
+        self._metrics.failures.labels(self._route.alias, target.label, _code(fault)).inc()
 
     async def _another_round(self) -> bool:
         """Wait, and fill the list again, if trying again may help and there is a budget for it."""
-        again = [target for target in self._route.targets if self._may_pass(target)]
-        rests = min((self._seen(target).rests for target in again), default=0.0)
-        if self._rounds >= self._route.rule.retries or rests > PATIENCE:
+        again = [(self._seen(target).rests, target) for target in self._route.targets if self._may_pass(target)]
+        soonest = min((rests for rests, _ in again), default=0.0)
+        if self._rounds >= self._route.rule.retries or soonest > PATIENCE:
             return False
-        self._left = [Choice(target) for target in again if self._breakers(target.name).may_retry()]
-        pause = FIRST_BACKOFF * 2**self._rounds * self._chance()
+        pause = soonest + FIRST_BACKOFF * 2**self._rounds * self._chance()
+        due = [target for rests, target in again if rests <= pause]
+        self._left = [Choice(target) for target in due if self._breakers(target.name).may_retry()]
         self._rounds += 1
         if self._left:
-            await anyio.sleep(max(pause, rests))
+            await anyio.sleep(pause)
         return bool(self._left)
 
     def _may_pass(self, target: Target) -> bool:
         """Whether a target's failure may pass. An engine on this machine that is full says so: it has a queue."""
-        fault = self._faults.get(target.name)
+        failure = self._failures.get(target.name)
         alone = target.local and len(self._route.targets) == 1
-        return fault is not None and is_passing(fault) and not alone
+        return failure is not None and is_passing(failure.fault) and not alone
 
     def _most_telling(self) -> HTTPFault:
-        """What a client can mend comes first, then what was said last."""
-        said = list(self._faults.values())
-        mendable = [fault for fault in said if isinstance(fault, RequestError) and not is_passing(fault)]
-        return mendable[0] if mendable else said[-1]
+        """What a client can mend comes first, then what was said last. `target` is then the one that said it."""
+        said = list(self._failures.values())
+        mendable = (failure for failure in said if self._is_mendable(failure.fault))
+        telling = next(mendable, said[-1])
+        self.target, self.request = telling.target, telling.request
+        logger.info("%s: %s", self._route.name, self._passage.said)
+        return telling.fault
+
+    def _is_mendable(self, fault: HTTPFault) -> bool:
+        """Whether a client can do something about it. That a target of an alias is not there is the operator's."""
+        is_operators = isinstance(fault, TooManyRequests) or (isinstance(fault, NotFound) and self._route.alias)
+        return isinstance(fault, RequestError) and not is_operators
 
     async def _replace(self, fault: HTTPFault) -> Delta | None:
         """Put another target in the place of the one that failed while it answered; raises when that cannot be.
 
         Gives a delta that ends what the failed one had begun, where clients have seen some of it.
         """
+        had_begun = self._answering
         self._failed(fault)
         await self._stack.aclose()
         if not self._visible:
             await self._enter_next()
-            return None
+            return Begin("message") if had_begun else None
         if not self._can_go_on():
             raise fault
         self._left = [choice for choice in self._choices() if choice.target is not self.target]
@@ -381,8 +412,8 @@ class Sampling:
 
     async def _leave(self) -> None:
         self._give_up()
-        if self.request is not None and not self._answering:
-            self._breakers(self.target.name).left_unknown()
+        if self._breaker is not None and not self._answering:
+            self._breaker.left_unknown()
         await self._stack.aclose()
 
 
@@ -405,8 +436,28 @@ def _is_visible(delta: Delta) -> bool:
     )
 
 
+def _remember(breaker: Breaker, fault: HTTPFault, now: float, *, local: bool) -> None:
+    """What a fault says about a target. One of the request's says nothing: it may have been found on this side."""
+    pause = fault.headers.get("retry-after")
+    if isinstance(fault, QueueFull) or (local and pause is not None):  # it is full, and comes back by itself
+        breaker.left_unknown()
+        return
+    if isinstance(fault, ServerFault) or fault.code == NO_QUOTA:
+        breaker.failed(now)
+    else:
+        breaker.left_unknown()
+    if pause is not None:
+        breaker.asks_for_pause(now, float(pause))
+
+
+def _code(fault: HTTPFault) -> str:
+    """A fault's code for metrics: of a request that was refused one of ours, for a provider may say anything."""
+    ours = isinstance(fault, ServerFault | TooManyRequests) or fault.code == CONTEXT_TOO_LONG
+    return (fault.code if ours else fault.default_code) or fault.type
+
+
 def is_passing(fault: HTTPFault) -> bool:
     """Whether the same request may well succeed a moment later."""
     if isinstance(fault, TooManyRequests):
-        return fault.code != "insufficient_quota"
+        return fault.code != NO_QUOTA
     return isinstance(fault, Unavailable | DeadlineExceeded | ModelFailed) and fault.code != "upstream_unauthorized"

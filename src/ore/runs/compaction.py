@@ -15,14 +15,14 @@ from ore.core import compaction
 from ore.core.deltas import Finish, Text
 from ore.core.deltas import Usage as Tokens
 from ore.core.sealing import Sealer
-from ore.errors import InternalFault
+from ore.errors import HTTPFault, InternalFault
 from ore.protocol import events as e
 from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.items import Message
 from ore.protocol.responses import Response, Usage
 from ore.routing.rules import Target
-from ore.routing.sampling import Route
+from ore.routing.sampling import Build, Route
 from ore.runs.run import Run
 from ore.runs.turns import Shared, asked, enter
 from ore.tools.base import Hosted
@@ -65,7 +65,11 @@ def _text_of(response: Response) -> str:
 
 async def compact(run: Run, shared: Shared, route: Route, tools: Hosted) -> None:
     """Compact the context of `run` if it is due, as the first item of its output."""
-    if run.progress.first > 0 or not await _is_due(run, route.first, asked(run, route.first, tools, shared.sealer)):
+
+    def build(target: Target) -> ModelRequest:
+        return asked(run, target, tools, shared.sealer)
+
+    if run.progress.first > 0 or not await _is_due(run, route, build):
         return
     item_id = run.writer.open_item or run.new_id("compaction")  # open already: begun by a process that died
     text, tokens = await _summary(run, shared, route, tools, item_id)
@@ -77,13 +81,25 @@ async def compact(run: Run, shared: Shared, route: Route, tools: Hosted) -> None
     run.note()
 
 
-async def _is_due(run: Run, target: Target, request: ModelRequest) -> bool:
+async def _is_due(run: Run, route: Route, build: Build) -> bool:
+    """Whether the context is too long for the first target that can tell. Raises the first one's fault if none can."""
     if run.create.compacts or run.writer.open_item is not None:
         return True
-    threshold, window = run.create.compact_threshold, target.model.capabilities.context_window
-    if threshold is None or (threshold == 0 and window is None):
+    if run.create.compact_threshold is None:
         return False
-    if not compaction.has_something_to_fold(request.items):
+    fault: HTTPFault | None = None
+    for target in route.targets:
+        try:
+            return await _is_too_long(run.create.compact_threshold, target, build(target))
+        except HTTPFault as raised:
+            fault = fault or raised
+    assert fault is not None  # noqa: S101 - a route has targets
+    raise fault
+
+
+async def _is_too_long(threshold: int, target: Target, request: ModelRequest) -> bool:
+    window = target.model.capabilities.context_window
+    if (threshold == 0 and window is None) or not compaction.has_something_to_fold(request.items):
         return False
     threshold = threshold or int((window or 0) * WINDOW_SHARE)
     return await target.backend.count_tokens(request) > threshold

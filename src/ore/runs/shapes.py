@@ -129,14 +129,17 @@ def with_passage(run: Run, response: Response) -> Response:
     """The response with the tier that an upstream used; and in its metadata what the request asked to be told there."""
     if run.progress.service_tier is not None:
         response = msgspec.structs.replace(response, service_tier=run.progress.service_tier)
-    told = {ROUTE_KEY: run.passage.said[:MAX_METADATA], CACHE_KEY: run.passage.cached}
+    told = {ROUTE_KEY: run.passage.said[-MAX_METADATA:], CACHE_KEY: run.passage.cached}
     asked = {key: value for key, value in told.items() if key in response.metadata}
     return msgspec.structs.replace(response, metadata={**response.metadata, **asked}) if asked else response
 
 
 def wants_cache(create: Create) -> bool | None:
-    """Whether a request asks for the response cache, or asks not to have it; None leaves that to how it samples."""
-    return {"on": True, "off": False}.get(create.metadata.get(CACHE_KEY, ""))
+    """Whether a request asks for the response cache, or asks not to have it; None leaves that to how it samples.
+
+    Background runs have to ask: the seed that they are given, to be taken up again, is another one each time.
+    """
+    return {"on": True, "off": False}.get(create.metadata.get(CACHE_KEY, ""), False if create.background else None)
 
 
 def to_stored(response: Response, new_input: Sequence[JsonObject], link: str | None) -> StoredResponse:

@@ -23,14 +23,14 @@ from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
 from ore.core.tool_choice import OneCall, allows, check_possible, in_turn
 from ore.core.truncation import droppable, without
-from ore.errors import InternalFault, InvalidRequest, TooManyRequests, Unavailable
+from ore.errors import CONTEXT_TOO_LONG, InternalFault, InvalidRequest, TooManyRequests, Unavailable
 from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.items import as_object, awaits_client
 from ore.protocol.tools import check_tool_choice
 from ore.routing.router import Router
 from ore.routing.rules import Target
-from ore.routing.sampling import Build, Route, Sampling
+from ore.routing.sampling import Build, Route, Sampling, is_passing
 from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
@@ -95,9 +95,7 @@ async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest
     """Tell the client that the request is taken; a background run is kept first, so that it cannot be lost."""
     if run.has_response:
         return
-    run.warnings = warnings(run.create, request, target.model.capabilities)
-    if run.warnings:
-        logger.warning("%s: %s", target.model.id, "; ".join(run.warnings))
+    _warn(run, target, request)
     initial = initial_response(run, request)
     if run.durable is not None:
         record = StoredRun(request=encode(run.create), progress=b"", streamed=run.create.stream)
@@ -105,6 +103,13 @@ async def accept(run: Run, shared: Shared, target: Target, request: ModelRequest
         with anyio.fail_after(BEGIN_SECONDS, shield=True):  # what is kept has somebody who drives it
             run.fence = await shared.store.begin(run.owner, stored, record, shared.lease)
     run.begin(initial)
+
+
+def _warn(run: Run, target: Target, request: ModelRequest) -> None:
+    """Say what of the request has no effect on this target."""
+    run.warnings = warnings(run.create, request, target.model.capabilities)
+    if run.warnings:
+        logger.warning("%s: %s", target.model.id, "; ".join(run.warnings))
 
 
 async def enter(
@@ -118,13 +123,13 @@ async def enter(
         sampling = shared.router.sample(route, build, run.passage, wants_cache=wants_cache(run.create))
         try:
             await stack.enter_async_context(sampling)
-        except (TooManyRequests, Unavailable):
-            if run.durable is None:
+        except (TooManyRequests, Unavailable) as fault:
+            if run.durable is None or not is_passing(fault):
                 raise
             await accept(run, shared, sampling.target, build(sampling.target))
             await anyio.sleep(BUSY_SECONDS)
         except InvalidRequest as fault:
-            if fault.code != "context_length_exceeded" or not shorten or sampling.request is None:
+            if fault.code != CONTEXT_TOO_LONG or not shorten or sampling.request is None:
                 raise
             target, request = sampling.target, await _shortened(sampling.target, sampling.request, fault)
             route, shorten = Route(name=route.name, targets=(target,), rule=route.rule), False
@@ -170,6 +175,7 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
         deltas = await enter(stack, run, shared, route, build, shorten=shorten)
+        taker = deltas.target
         sift = _Sift(tools, deltas.asked.tool_choice)
         try:
             calls = OneCall(parallel=run.create.parallel_tool_calls)
@@ -179,6 +185,8 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
                 "The server was restarted while the model was answering, and the model did not take the answer up "
                 "where it was. Send the request again."
             ) from None
+        if deltas.target is not taker:
+            _warn(run, deltas.target, deltas.asked)
     cut = finish.reason in CUT
     run.writer.close("incomplete" if cut else "completed")
     run.seen = ()
