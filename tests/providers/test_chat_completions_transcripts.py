@@ -17,7 +17,6 @@ from ore.backends.chat_completions import ChatCompletions
 from ore.backends.chat_listing import read_listing
 from ore.backends.dialect import Unintelligible, packed
 from ore.backends.event_stream import EventReader
-from ore.backends.free_text import FreeText
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.provider import Provider, ProviderOptions
 from ore.backends.think_tags import ThinkTags
@@ -541,32 +540,6 @@ def test_logprobs_in_the_wires_shape() -> None:
     data = json.dumps(said).encode()
     assert heard([data], Profile(logprobs=True), top_logprobs=1) == [Text("é", (wire,))]
     assert heard([data]) == [Text("é")]
-
-
-@given(st.text(), st.integers(1, 5), st.booleans())
-def test_free_text_comes_out_as_it_was_wrapped(text: str, size: int, ascii_only: bool) -> None:
-    """Whatever the text and however its JSON is cut."""
-    raw = json.dumps({"input": text}, ensure_ascii=ascii_only)
-    free = FreeText()
-    out = "".join(free.feed(raw[at : at + size]) for at in range(0, len(raw), size)) + free.end()
-    assert out == text
-
-
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        ('{"input": "cut \\', "cut "),
-        ('{"input": "cut \\u00', "cut "),
-        ('{"input": "a\nb"}', "a\nb"),
-        ('{"other": 1}', '{"other": 1}'),
-        ('"plain"', "plain"),
-        ("not json", "not json"),
-        ('{"x": 1, "input": "late"}', "late"),
-    ],
-)
-def test_free_text_that_is_sloppy(raw: str, text: str) -> None:
-    free = FreeText()
-    assert free.feed(raw) + free.end() == text
 
 
 @pytest.mark.parametrize(

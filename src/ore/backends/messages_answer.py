@@ -4,8 +4,6 @@ Blocks come one after the other; each kind has a class that says what becomes of
 not known are passed over: the API adds some from time to time. It knows of the request only what it is given.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -14,6 +12,7 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject
 from ore.backends.dialect import UpstreamError, packed
+from ore.backends.free_text import FreeText
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import (
     Annotation,
@@ -308,7 +307,7 @@ class _CallReader(_Reader):
         super().__init__(answer, block)
         self._tool = answer.reading.tools.get(block.name)
         self._answers = bool(block.name) and block.name == answer.reading.answer_tool
-        self._free = _FreeText() if self._tool is not None and self._tool.kind == "custom_tool_call" else None
+        self._free = FreeText() if self._tool is not None and self._tool.kind == "custom_tool_call" else None
         self._said = False
 
     def begin(self) -> Deltas:
@@ -410,54 +409,3 @@ def _annotation(citation: JsonObject, length: int) -> JsonObject:
         "cited_text": citation.get("cited_text") or "",
         "location": {"type": citation.get("type")} | {k: v for k, v in citation.items() if k not in told},
     }
-
-
-class _FreeText:
-    """The string of `{"input": "..."}`, piece by piece, whatever the cuts: they may be in the middle of an escape."""
-
-    _HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-    _WHOLE: Final = re.compile(
-        r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
-        r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*"
-    )
-    """Characters and escapes that are complete; a surrogate only with its other half."""
-
-    def __init__(self) -> None:
-        self._left = ""
-        self._inside = self._closed = False
-
-    def feed(self, piece: str) -> str:
-        """What of the text is certain now."""
-        self._left += piece
-        if not self._inside:
-            head = self._HEAD.match(self._left)
-            if head is None:
-                return ""
-            self._left, self._inside = self._left[head.end() :], True
-        if self._closed:
-            return ""
-        whole = self._WHOLE.match(self._left)
-        assert whole is not None  # noqa: S101
-        self._left = self._left[whole.end() :]
-        self._closed = self._left.startswith('"')
-        return _unescaped(whole[0])
-
-    def end(self) -> str:
-        """What was not of the form: as the model wrote it."""
-        return "" if self._inside else _input_of(self._left)
-
-
-def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-    return str(json.loads(f'"{text}"', strict=False)).encode("utf-8", "replace").decode()
-
-
-def _input_of(written: str) -> str:
-    try:
-        value = msgspec.json.decode(written or "{}")
-    except msgspec.DecodeError:
-        return written
-    if not isinstance(value, dict) or not value:
-        return "" if value == {} else written
-    return value["input"] if isinstance(value.get("input"), str) else written
