@@ -319,7 +319,7 @@ def test_settings_are_sent_to_models_that_take_them() -> None:
         (Profile(), "high", {}),
         (Profile(effort="reasoning_effort"), "xhigh", {"reasoning_effort": "xhigh"}),
         (Profile(effort="reasoning_effort", efforts=("low", "high")), "xhigh", {"reasoning_effort": "high"}),
-        (Profile(effort="reasoning_effort", efforts=("low", "high")), "medium", {"reasoning_effort": "high"}),
+        (Profile(effort="reasoning_effort", efforts=("low", "high")), "medium", {"reasoning_effort": "low"}),
         (Profile(effort="reasoning_effort", efforts=("low", "high")), "none", {"reasoning_effort": "low"}),
         (
             Profile(effort="chat_template_kwargs"),

@@ -117,6 +117,14 @@ def test_a_reasoning_model_is_sent_nothing_that_it_refuses() -> None:
     assert "reasoning" not in body_of(profile=GPT_4, reasoning={"effort": "low"})
 
 
+@pytest.mark.parametrize(("asked", "sent"), [("minimal", "low"), ("medium", "medium"), ("max", "high")])
+def test_an_effort_is_said_as_the_model_knows_it(asked: str, sent: str) -> None:
+    """Never as more than was asked for, unless its least is more; the rest of `reasoning` goes along."""
+    profile = Profile(reasoning=True, efforts=("low", "medium", "high"))
+    told = body_of(profile=profile, reasoning={"effort": asked, "summary": "auto"})["reasoning"]
+    assert told == {"effort": sent, "summary": "auto"}
+
+
 @pytest.mark.parametrize(("asked", "sent"), [(1, 16), (16, 16), (400, 400)])
 def test_less_than_the_minimum_is_the_minimum(asked: int, sent: int) -> None:
     """OpenAI refuses bounds under 16 tokens; clients that warm a model up ask for one."""

@@ -19,6 +19,7 @@ from ore.backends.messages_schemas import Room, closed, tool_schema
 from ore.backends.profiles import Profile
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import plan
+from ore.protocol.configuration import EFFORTS
 
 VERSION: Final = "2023-06-01"
 """Of the API. 2026-10-21 differs in what is used here only by taking no `temperature` and `top_p` of any model."""
@@ -33,7 +34,6 @@ MIN_BUDGET: Final = 1024
 BUDGET_SHARE: Final = 0.75
 """Of the tokens of an answer, those that thinking may take at most: the rest is for what is said."""
 
-EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
 DEFAULT_EFFORT: Final = "medium"
 
 _TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
@@ -321,7 +321,7 @@ class _Asking:
             shown = _wanted(self._request).get("summary") is not None
             said["thinking"] = {"type": "adaptive", "display": "summarized" if shown else "omitted"}
             if asked is not None and self._profile.efforts:
-                config["effort"] = _nearest(asked, self._profile.efforts)
+                config["effort"] = self._profile.nearest_effort(asked)
         elif self._profile.thinks == "unasked":
             said["thinking"] = {"type": "disabled"}
         return said | ({"output_config": config} if config else {})
@@ -343,12 +343,6 @@ class _Asking:
 
 def _wanted(request: ModelRequest) -> JsonObject:
     return request.reasoning or {}
-
-
-def _nearest(asked: str, levels: Sequence[str]) -> str:
-    """The highest level that is not above the one asked for, or the lowest; `none` is below them all."""
-    rank = EFFORTS.index(asked) if asked in EFFORTS else -1
-    return next((level for level in reversed(levels) if EFFORTS.index(level) <= rank), levels[0])
 
 
 def _with_note(request: ModelRequest, note: str) -> ModelRequest:

@@ -8,16 +8,14 @@ import tomllib
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from ore.backends.base import Capabilities
 from ore.core.callable_tools import TOOL_TYPES
-
-EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""The words for `reasoning.effort`, from least to most."""
+from ore.protocol.configuration import EFFORTS
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +48,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How `reasoning.effort` is said: not at all, as a word, as a budget of tokens, as thinking that adapts, or to the
     chat template."""
     efforts: tuple[str, ...] = ()
-    """The words for it that are understood, of those in `EFFORTS`; others are said as the nearest. Empty: all."""
+    """The words for it that are understood; see `nearest_effort`. Empty: all."""
     summarised: bool = True
     """Whether what it shows of its reasoning is a summary of it."""
     reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
@@ -75,11 +73,11 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether its thinking is only taken back behind the same words as before, so that a misfit must be let go."""
 
     def nearest_effort(self, wanted: str) -> str:
-        """The word that is understood and means most nearly what was asked for; of two, the greater one."""
-        if not self.efforts or wanted in self.efforts or wanted not in EFFORTS:
+        """The most of what is understood that is not more than was asked for; the least, where all is more."""
+        if not self.efforts:
             return wanted
-        place = EFFORTS.index(wanted)
-        return min(self.efforts, key=lambda word: (abs(EFFORTS.index(word) - place), -EFFORTS.index(word)))
+        known = sorted(self.efforts, key=EFFORTS.index)
+        return next((word for word in reversed(known) if EFFORTS.index(word) <= EFFORTS.index(wanted)), known[0])
 
     def capabilities(self) -> Capabilities:
         """What of it `GET /v1/models` shows and routing asks for."""

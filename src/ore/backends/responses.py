@@ -59,7 +59,7 @@ class Responses:
             "include": _include(request, profile) or None,
             **_tools(request, profile, planned),
             "text": _text(request),
-            "reasoning": (_some(request.reasoning or {}) or None) if profile.reasoning else None,
+            "reasoning": _reasoning(request, profile),
             "max_output_tokens": request.max_output_tokens and max(MIN_OUTPUT_TOKENS, request.max_output_tokens),
             "top_logprobs": request.top_logprobs if profile.logprobs else None,
             "prompt_cache_key": request.prompt_cache_key,
@@ -159,6 +159,15 @@ def _include(request: ModelRequest, profile: Profile) -> list[str]:
     known = [each for each in request.include if each not in (ENCRYPTED, LOGPROBS) and profile.tool_types is not None]
     reasoning = [ENCRYPTED] if profile.reasoning else []
     return [*reasoning, *([LOGPROBS] if profile.logprobs and request.top_logprobs is not None else []), *known]
+
+
+def _reasoning(request: ModelRequest, profile: Profile) -> JsonObject | None:
+    if not profile.reasoning:
+        return None
+    asked = _some(request.reasoning or {})
+    if "effort" in asked:
+        asked["effort"] = profile.nearest_effort(asked["effort"])
+    return asked or None
 
 
 def _text(request: ModelRequest) -> JsonObject | None:
