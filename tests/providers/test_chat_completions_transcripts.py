@@ -14,12 +14,12 @@ from stub_server import Play, StubServer, as_json, events
 from core.writing import begun, counted
 from ore.backends.base import ModelRequest
 from ore.backends.chat_completions import ChatCompletions
-from ore.backends.chat_listing import read_listing
+from ore.backends.chat_completions.listing import read_listing
+from ore.backends.chat_completions.think_tags import ThinkTags
 from ore.backends.dialect import Unintelligible, packed
 from ore.backends.event_stream import EventReader
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.provider import Provider, ProviderOptions
-from ore.backends.think_tags import ThinkTags
 from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.core.deltas import (
     Annotation,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ore.backends.base import JsonObject, ModelRequest, Sampling
 from ore.backends.dialect import Unintelligible, UpstreamError, packed
 from ore.backends.messages import Messages
-from ore.backends.messages_answer import Answer, Reading
-from ore.backends.messages_schemas import Room, closed
+from ore.backends.messages.decoder import Answer, Reading
+from ore.backends.messages.schemas import Room, closed
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.provider import Provider, ProviderOptions
 from ore.backends.upstream import Upstream, UpstreamOptions

@@ -16,8 +16,8 @@ from ore.backends.dialect import UpstreamError, unpacked
 from ore.backends.event_stream import EventReader
 from ore.backends.provider import Provider, ProviderOptions
 from ore.backends.responses import Responses
-from ore.backends.responses_events import ResponsesDecoder
-from ore.backends.responses_tracks import Known
+from ore.backends.responses.decoder import ResponsesDecoder
+from ore.backends.responses.tracks import Known
 from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.core.callable_tools import callable_tools
 from ore.core.deltas import Delta, Finish, ItemBegun, ReasoningState, Text, ToolArguments, ToolCall, Usage

@@ -2,7 +2,7 @@
 
 Items are told one after the other: what a later one says is held until the one before it is over. Each item knows what
 it has said, so that whatever an upstream says twice, late, or only at the end, is said once. What an item may say is
-`responses_tracks`; this module knows which event belongs to which item, and in which order they go out.
+`tracks`; this module knows which event belongs to which item, and in which order they go out.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject
 from ore.backends.dialect import UpstreamError
-from ore.backends.responses_errors import FAILED, told_error
-from ore.backends.responses_tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
+from ore.backends.responses.errors import FAILED, told_error
+from ore.backends.responses.tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
 from ore.core.deltas import Delta, Finish, Reasoning, ReasoningSummary, Refusal, Text, Usage
 
 

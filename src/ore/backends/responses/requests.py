@@ -1,7 +1,7 @@
 """The dialect of upstreams that speak Responses themselves: OpenAI, vLLM, another ORE, OpenRouter, LM Studio.
 
 What they say passes through with nothing lost; only the envelope, and the ids of what ORE tells piece by piece, are
-ours. Requests are `responses_items`, answers `responses_events`, errors `responses_errors`. It keeps no state at the
+ours. Requests are `items`, answers `decoder`, errors `errors`. It keeps no state at the
 upstream (`store: false`) and never asks it to truncate: both are ORE's own business.
 """
 
@@ -14,10 +14,10 @@ from msgspec import Struct
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError
 from ore.backends.profiles import Profile
-from ore.backends.responses_errors import error_in
-from ore.backends.responses_events import ResponsesDecoder
-from ore.backends.responses_items import sent_items
-from ore.backends.responses_tracks import Known
+from ore.backends.responses.decoder import ResponsesDecoder
+from ore.backends.responses.errors import error_in
+from ore.backends.responses.items import sent_items
+from ore.backends.responses.tracks import Known
 from ore.core.callable_tools import CallableTool, callable_tools, tools_in
 from ore.core.tool_choice import ToolPlan, plan
 from ore.ids import NewId, new_id

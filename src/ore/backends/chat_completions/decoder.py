@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.chat_calls import CallFunction, CallPiece, Calls
-from ore.backends.chat_errors import error_in_stream
+from ore.backends.chat_completions.calls import CallFunction, CallPiece, Calls
+from ore.backends.chat_completions.errors import error_in_stream
+from ore.backends.chat_completions.think_tags import ThinkTags
 from ore.backends.dialect import Unintelligible, packed
-from ore.backends.think_tags import ThinkTags
 from ore.core.deltas import (
     Annotation,
     Delta,

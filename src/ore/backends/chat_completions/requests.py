@@ -1,7 +1,7 @@
 """The Chat Completions dialect, for OpenAI's API and the many servers that speak as it does: requests out of items.
 
 What of a request a model cannot take is said in another way or left out, as its profile tells; nothing here knows a
-provider by name. Answers are read by `chat_chunks`, errors by `chat_errors`, listings by `chat_listing`.
+provider by name. Answers are read by `decoder`, errors by `errors`, listings by `listing`.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.chat_calls import Calls
-from ore.backends.chat_chunks import ChunkDecoder
-from ore.backends.chat_errors import read_error
-from ore.backends.chat_listing import read_listing
+from ore.backends.chat_completions.calls import Calls
+from ore.backends.chat_completions.decoder import ChunkDecoder
+from ore.backends.chat_completions.errors import read_error
+from ore.backends.chat_completions.listing import read_listing
 from ore.backends.chat_messages import (
     ChatMessage,
     arguments_of,

@@ -1,7 +1,7 @@
 """The dialect of Anthropic's Messages API (version 2023-06-01), which other providers speak too.
 
-A request's body is put together here; `messages_items` tells the conversation, `messages_schemas` what a schema may
-be, and `messages_answer` reads what comes back. What is lost on the way is in `docs/providers/anthropic.md`.
+A request's body is put together here; `items` tells the conversation, `schemas` what a schema may
+be, and `decoder` reads what comes back. What is lost on the way is in `docs/providers/anthropic.md`.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError
-from ore.backends.messages_answer import ANSWER_TOOL, Answer, Problem, Reading
-from ore.backends.messages_items import Conversation, conversation
-from ore.backends.messages_schemas import Room, closed, tool_schema
+from ore.backends.messages.decoder import ANSWER_TOOL, Answer, Problem, Reading
+from ore.backends.messages.items import Conversation, conversation
+from ore.backends.messages.schemas import Room, closed, tool_schema
 from ore.backends.profiles import Profile
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import plan
