@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ore.backends.base import ModelRequest, Sampling
 from ore.backends.chat_completions import ChatCompletions
-from ore.backends.chat_completions.requests import UNREADABLE
+from ore.backends.chat_completions.items import UNREADABLE
 from ore.backends.dialect import Unintelligible, packed
 from ore.backends.profiles import Profile, profile_of
 from ore.errors import InvalidRequest

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ore.backends.base import JsonObject, ModelRequest, Sampling
 from ore.backends.dialect import Unintelligible, UpstreamError, packed
 from ore.backends.messages import Messages
-from ore.backends.messages.decoder import Answer, Reading
+from ore.backends.messages.decoder import MessagesDecoder, Reading
 from ore.backends.messages.schemas import Room, closed
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.provider import Provider, ProviderOptions
@@ -118,7 +118,7 @@ def decoded(*blocks: list[api.Block], **reading: Any) -> list[Delta]:
 
 
 def played(answer: list[api.Block], **reading: Any) -> list[Delta]:
-    decoder = Answer(Reading(origin="claude", **reading))
+    decoder = MessagesDecoder(Reading(origin="claude", **reading))
     return [delta for event in answer for delta in decoder.feed(json.dumps(event).encode())]
 
 
@@ -674,7 +674,7 @@ class TestAnswer:
 
     def test_an_answer_without_an_end_has_none(self) -> None:
         """It was broken off."""
-        decoder = Answer(Reading(origin="x"))
+        decoder = MessagesDecoder(Reading(origin="x"))
         for event in api.message(api.text("A"))[:-1]:
             decoder.feed(json.dumps(event).encode())
         assert list(decoder.end()) == []

@@ -81,7 +81,7 @@ class _Chunk(Struct, gc=False):
 _decode: Final = msgspec.json.Decoder(_Chunk).decode
 
 
-class ChunkDecoder:
+class ChatCompletionsDecoder:
     """One for each answer."""
 
     def __init__(

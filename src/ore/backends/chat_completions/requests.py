@@ -1,236 +1,21 @@
-"""The Chat Completions dialect, for OpenAI's API and the many servers that speak as it does: requests out of items.
+"""The body of a Chat Completions request: which fields it has, by what was asked for and what the model takes.
 
-What of a request a model cannot take is said in another way or left out, as its profile tells; nothing here knows a
-provider by name. Answers are read by `decoder`, errors by `errors`, listings by `listing`.
+The conversation in it is `items`. A field is never sent in the hope that it is passed over: many servers refuse what
+they do not know.
 """
 
-import hashlib
-import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.chat_completions.calls import Calls
-from ore.backends.chat_completions.decoder import ChunkDecoder
-from ore.backends.chat_completions.errors import read_error
-from ore.backends.chat_completions.listing import read_listing
-from ore.backends.chat_messages import (
-    ChatMessage,
-    arguments_of,
-    call_id_of,
-    chat_messages,
-    data_of,
-    format_hint,
-    inlined,
-    parts_of,
-    split_lead,
-    text_of,
-    text_of_part,
-)
-from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError, unpacked
+from ore.backends.chat_completions.items import sent_messages
 from ore.backends.profiles import Profile
 from ore.core.callable_tools import CallableTool
-from ore.core.tool_choice import ToolPlan, plan
-from ore.ids import NewId, new_id
+from ore.core.tool_choice import ToolPlan
 
 MAX_SHOWN_GRAMMAR: Final = 4000
 """Characters of a custom tool's grammar that the model is shown; nobody holds it to the grammar here."""
-
-UNREADABLE: Final = "unreadable_arguments"
-"""The field in which arguments go back that were no JSON object: several servers refuse any other form."""
-
-_SHORT_ID: Final = re.compile(r"[a-zA-Z0-9]{9}")
-_DETAILS: Final = ("low", "high")
-
-
-class ChatCompletions:
-    """See `Dialect`. `new_id` mints ids for calls that come without."""
-
-    name = "Chat Completions"
-    path = "chat/completions"
-    models_path = "models"
-
-    def __init__(self, new_id: NewId = new_id) -> None:
-        self._new_id = new_id
-
-    def key_headers(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-    def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
-        tools = request.tools if profile.tools else ()
-        planned = plan(tools, request.tool_choice, parallel=request.parallel_tool_calls)
-        answer = _answer_tool(request, profile, planned)
-        body: JsonObject = {
-            "model": request.model,
-            "messages": _Writing(request, planned, profile, origin).messages(),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **_tools(planned, answer, profile),
-            **_sampling(request, profile),
-            **_format(request, profile, planned, answer),
-            **_reasoning(request, profile),
-            **_for_openai(request, profile),
-        }
-        return Asked(body, self._decoder(request, planned, profile, origin, answer))
-
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        return read_error(status, body)
-
-    def models(self, body: bytes) -> list[Listed]:
-        return read_listing(body)
-
-    def counting(
-        self,
-        request: ModelRequest,  # noqa: ARG002
-        profile: Profile,  # noqa: ARG002
-        origin: str,  # noqa: ARG002
-    ) -> tuple[str, JsonObject] | None:
-        """The dialect knows no way to count."""
-        return None
-
-    def counted(self, body: bytes) -> int:  # noqa: ARG002
-        raise Unintelligible
-
-    def _decoder(
-        self, request: ModelRequest, planned: ToolPlan, profile: Profile, origin: str, answer: "AnswerTool | None"
-    ) -> ChunkDecoder:
-        calls = Calls(
-            {tool.shown: tool for tool in planned.known},
-            lambda: self._new_id("call"),
-            origin=origin,
-            taken={str(item["call_id"]) for item in request.items if item.get("call_id")},
-            answer=answer.name if answer is not None else None,
-        )
-        return ChunkDecoder(
-            calls,
-            origin=origin,
-            think_tags=profile.think_tags,
-            summarised=profile.summarised,
-            logprobs=request.top_logprobs is not None,
-        )
-
-
-class _Writing:
-    """Writes a request's items as messages, in one model's manner."""
-
-    def __init__(self, request: ModelRequest, planned: ToolPlan, profile: Profile, origin: str) -> None:
-        self._request = request
-        self._plan = planned
-        self._profile = profile
-        self._origin = origin
-
-    def messages(self) -> list[JsonObject]:
-        lead, messages = split_lead(chat_messages(self._request.items))
-        hint = format_hint(self._request.text_format) if self._profile.json_schema == "prompt" else ""
-        system = "\n\n".join(filter(None, (self._request.instructions, *lead, hint)))
-        written = [self._system(system)] if system else []
-        return [*written, *self._written(messages)]
-
-    def _written(self, messages: Iterable[ChatMessage]) -> Iterator[JsonObject]:
-        """Images that tools gave out follow their outputs as a user's message: hardly a server takes them there."""
-        images: list[JsonObject] = []
-        for message in messages:
-            if images and message.role != "tool":
-                yield {"role": "user", "content": images}
-                images = []
-            if message.role == "tool":
-                yield self._output(message)
-                images = [*images, *self._images_of(message)]
-            elif message.role == "assistant":
-                yield from self._assistant(message)
-            elif message.role == "system":
-                yield self._system(text_of(message.content))
-            else:
-                yield {"role": "user", "content": self._content(message.content)}
-        if images:
-            yield {"role": "user", "content": images}
-
-    def _system(self, text: str) -> JsonObject:
-        return {"role": self._profile.instructions_role, "content": text}
-
-    def _assistant(self, message: ChatMessage) -> Iterator[JsonObject]:
-        """A message that says nothing is left out: some refuse it, and to the others it says nothing."""
-        text = text_of(message.content)
-        if not text and not message.calls:
-            return
-        states = [state for thought in message.thoughts if isinstance(state := unpacked(thought, self._origin), dict)]
-        written: JsonObject = {"role": "assistant", "content": text, **self._thoughts(message, states)}
-        if message.calls:
-            extras = {state.get("call_id"): state.get("extra_content") for state in states}
-            written["tool_calls"] = [self._call(item, extras.get(call_id_of(item))) for item in message.calls]
-        yield written
-
-    def _thoughts(self, message: ChatMessage, states: Iterable[JsonObject]) -> JsonObject:
-        """Reasoning as the model wants it back. With calls the field is there even when its text is not known."""
-        details = [detail for state in states for detail in state.get("reasoning_details") or ()]
-        if details:
-            return {"reasoning_details": details}
-        back, reasoning = self._profile.reasoning_back, message.reasoning
-        wanted = back == "always" or (back == "calls" and bool(message.calls))
-        if not wanted or not (reasoning or message.calls):
-            return {}
-        return {self._profile.reasoning_field: reasoning}
-
-    def _call(self, item: JsonObject, extra: Any) -> JsonObject:
-        function = {"name": self._plan.shown_name(item), "arguments": _arguments(item)}
-        call = {"type": "function", "id": self._call_id(call_id_of(item)), "function": function}
-        return call if extra is None else {**call, "extra_content": extra}
-
-    def _call_id(self, call_id: str) -> str:
-        if not self._profile.short_call_ids or _SHORT_ID.fullmatch(call_id):
-            return call_id
-        return hashlib.sha256(call_id.encode()).hexdigest()[:9]
-
-    def _output(self, message: ChatMessage) -> JsonObject:
-        parts = parts_of(message.content)
-        text = text_of([part for part in parts if not self._shows(part)])
-        if any(map(self._shows, parts)):
-            text = "\n".join(filter(None, (text, "[its images are in the next message]")))
-        return {"role": "tool", "tool_call_id": self._call_id(message.call_id), "content": text}
-
-    def _images_of(self, message: ChatMessage) -> list[JsonObject]:
-        return [_image(part) for part in parts_of(message.content) if self._shows(part)]
-
-    def _shows(self, part: JsonObject) -> bool:
-        return self._profile.images and part.get("type") == "input_image" and isinstance(part.get("image_url"), str)
-
-    def _content(self, content: str | list[JsonObject]) -> str | list[JsonObject]:
-        """Text as a string where there is nothing else: not every server takes parts."""
-        parts = [self._part(part) for part in parts_of(content)]
-        if all(part["type"] == "text" for part in parts):
-            return "\n".join(filter(None, (part["text"] for part in parts)))
-        return [part for part in parts if part.get("text") != ""]
-
-    def _part(self, part: JsonObject) -> JsonObject:
-        if self._shows(part):
-            return _image(part)
-        if part.get("type") == "input_file" and self._profile.files and inlined(part) is None:
-            return _file(part)
-        return {"type": "text", "text": text_of_part(part)}
-
-
-def _arguments(item: JsonObject) -> str:
-    """As they were written, for the sake of prefix caches, where they are a JSON object."""
-    arguments, written = arguments_of(item), item.get("arguments")
-    if not isinstance(arguments, dict):
-        return msgspec.json.encode({UNREADABLE: arguments}).decode()
-    return written if isinstance(written, str) and written else msgspec.json.encode(arguments).decode()
-
-
-def _image(part: JsonObject) -> JsonObject:
-    detail = {"detail": part["detail"]} if part.get("detail") in _DETAILS else {}
-    return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
-
-
-def _file(part: JsonObject) -> JsonObject:
-    media, encoded = data_of(part)
-    if not encoded:
-        return {"type": "text", "text": text_of_part(part)}  # by URL or by id: nobody fetches it here
-    address = f"data:{media or 'application/pdf;base64'},{encoded}"
-    return {"type": "file", "file": {"filename": str(part.get("filename") or "file.pdf"), "file_data": address}}
 
 
 class AnswerTool(Struct, frozen=True):
@@ -240,8 +25,8 @@ class AnswerTool(Struct, frozen=True):
     definition: JsonObject
 
 
-def _answer_tool(request: ModelRequest, profile: Profile, planned: ToolPlan) -> AnswerTool | None:
-    """Where another call is demanded, there is no answer to format."""
+def answer_tool(request: ModelRequest, profile: Profile, planned: ToolPlan) -> AnswerTool | None:
+    """The tool that holds an answer to its schema. Where another call is demanded, there is no answer to format."""
     form = request.text_format
     if profile.json_schema != "tool" or form.get("type") != "json_schema" or planned.required:
         return None
@@ -249,6 +34,23 @@ def _answer_tool(request: ModelRequest, profile: Profile, planned: ToolPlan) -> 
     name = next(name for name in (str(form["name"]), "answer", "final_answer", "the_answer") if name not in taken)
     described = str(form.get("description") or "Gives the answer. Call it once, with the whole answer.")
     return AnswerTool(name, _function(name, described, form["schema"]))
+
+
+def request_body(
+    request: ModelRequest, profile: Profile, planned: ToolPlan, answer: AnswerTool | None, origin: str
+) -> JsonObject:
+    """The body of a request, always for a stream; what is None or not known to the model is left out."""
+    return {
+        "model": request.model,
+        "messages": sent_messages(request, profile, planned, origin),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **_tools(planned, answer, profile),
+        **_sampling(request, profile),
+        **_format(request, profile, planned, answer),
+        **_reasoning(request, profile),
+        **_for_openai(request, profile),
+    }
 
 
 def _function(name: str, description: str, parameters: JsonObject, *, strict: bool = False) -> JsonObject:

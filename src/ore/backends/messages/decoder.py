@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.dialect import UpstreamError, packed
+from ore.backends.dialect import packed
 from ore.backends.free_text import FreeText
+from ore.backends.messages.errors import error_in_stream
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import (
     Annotation,
@@ -35,29 +36,12 @@ Deltas = Sequence[Delta]
 ANSWER_TOOL: Final = "give_answer"
 """The tool that a model without structured output is made to call; its input is the answer."""
 
-STATUSES: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 429,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""Type of an error -> HTTP's status. A bill that was not paid is a quota that is used up."""
-
 _TIERS: Final = {"standard": "default", "priority": "priority", "batch": "batch"}
 _REASONS: Final[dict[str, Literal["max_output_tokens", "content_filter"]]] = {
     "max_tokens": "max_output_tokens",
     "model_context_window_exceeded": "max_output_tokens",
     "refusal": "content_filter",
 }
-_TOO_LONG: Final = ("prompt is too long", "exceed context limit", "exceeds the maximum number of tokens")
-_CONTEXT_TOO_LONG: Final = "context_length_exceeded"
 
 
 class _Delta(Struct, frozen=True):
@@ -101,23 +85,6 @@ class _Message(Struct, frozen=True):
     usage: _Usage | None = None
 
 
-class Problem(Struct, frozen=True):
-    """What an error says of itself."""
-
-    type: str = ""
-    message: str = ""
-
-    def error(self, status: int | None = None) -> UpstreamError:
-        """As an `UpstreamError`, under HTTP's status where there was one."""
-        said = self.message or self.type or "no reason was given"
-        status = STATUSES.get(self.type, 500) if status is None else status
-        if status == 402 or self.type == "billing_error" or "credit balance is too low" in said:
-            return UpstreamError(429, said, code="insufficient_quota")
-        if status in (400, 413) and any(words in said for words in _TOO_LONG):
-            return UpstreamError(400, said, code=_CONTEXT_TOO_LONG)
-        return UpstreamError(status, said, code="" if status == 400 else self.type)
-
-
 class _Event(Struct, frozen=True):
     type: str
     index: int = 0
@@ -125,7 +92,7 @@ class _Event(Struct, frozen=True):
     content_block: _Block = _Block()
     message: _Message = _Message()
     usage: _Usage | None = None
-    error: Problem = Problem()
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -144,7 +111,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Whether a web search is to say what it found."""
 
 
-class Answer:
+class MessagesDecoder:
     """Reads one answer. See `ore.backends.dialect.Decoder`."""
 
     def __init__(self, reading: Reading) -> None:
@@ -199,7 +166,7 @@ class Answer:
         return (*refused, Finish(reason, _counted(self._usage), _TIERS.get(tier, tier) if tier else None))
 
     def _failed(self, event: _Event) -> Deltas:
-        raise event.error.error()
+        raise error_in_stream(event.error)
 
     def _count(self, usage: _Usage | None) -> None:
         """Counts are cumulative: what is told later replaces what was told before."""
@@ -219,20 +186,20 @@ def _counted(usage: _Usage) -> Usage:
     )
 
 
-_EVENTS: Final[dict[str, Callable[[Answer, _Event], Deltas]]] = {
-    "message_start": Answer._started,
-    "content_block_start": Answer._block_started,
-    "content_block_stop": Answer._block_stopped,
-    "message_delta": Answer._message_changed,
-    "message_stop": Answer._stopped,
-    "error": Answer._failed,
+_EVENTS: Final[dict[str, Callable[[MessagesDecoder, _Event], Deltas]]] = {
+    "message_start": MessagesDecoder._started,
+    "content_block_start": MessagesDecoder._block_started,
+    "content_block_stop": MessagesDecoder._block_stopped,
+    "message_delta": MessagesDecoder._message_changed,
+    "message_stop": MessagesDecoder._stopped,
+    "error": MessagesDecoder._failed,
 }
 
 
 class _Reader:
     """A block that is passed over, whatever comes in it."""
 
-    def __init__(self, answer: Answer, block: _Block) -> None:
+    def __init__(self, answer: MessagesDecoder, block: _Block) -> None:
         self.answer = answer
         self.block = block
 
@@ -303,7 +270,7 @@ class _RedactedReader(_Reader):
 class _CallReader(_Reader):
     """A call of the request's tools, under the client's names; or the answer, where a tool stands for it."""
 
-    def __init__(self, answer: Answer, block: _Block) -> None:
+    def __init__(self, answer: MessagesDecoder, block: _Block) -> None:
         super().__init__(answer, block)
         self._tool = answer.reading.tools.get(block.name)
         self._answers = bool(block.name) and block.name == answer.reading.answer_tool

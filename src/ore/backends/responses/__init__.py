@@ -1,5 +1,5 @@
 """The dialect of upstreams that speak Responses themselves."""
 
-from ore.backends.responses.requests import Responses
+from ore.backends.responses.dialect import Responses
 
 __all__ = ["Responses"]

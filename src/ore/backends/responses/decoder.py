@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject
 from ore.backends.dialect import UpstreamError
-from ore.backends.responses.errors import FAILED, told_error
+from ore.backends.responses.errors import FAILED, error_in_stream
 from ore.backends.responses.tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
 from ore.core.deltas import Delta, Finish, Reasoning, ReasoningSummary, Refusal, Text, Usage
 
@@ -125,7 +125,7 @@ class ResponsesDecoder:
             return self._end(kind, event.get("response"))
         if kind in ("error", "response.error") or (not kind and "error" in event):
             nested = event.get("error")
-            raise told_error(nested if isinstance(nested, dict) else event)
+            raise error_in_stream(nested if isinstance(nested, dict) else event)
         return self._pass_on(kind, event)
 
     def _hear_done(self, row: _Row, event: JsonObject) -> Sequence[Delta]:
@@ -204,7 +204,7 @@ class ResponsesDecoder:
             status = _ENDS[kind]
         if status == "failed":
             error = response.get("error")
-            raise told_error(error if isinstance(error, dict) else {})
+            raise error_in_stream(error if isinstance(error, dict) else {})
         if status == "cancelled":
             raise UpstreamError(FAILED, "It cancelled the response.", code="cancelled")
         output = response.get("output")

@@ -57,8 +57,8 @@ _TOO_LONG: Final = re.compile(
 _PLAIN_NAME: Final = re.compile(r"[a-z_]+")
 
 
-def error_in(body: bytes, status: int) -> UpstreamError:
-    """The error that the body of an answer tells: OpenAI's, FastAPI's `detail`, or whatever text there is."""
+def read_error(status: int, body: bytes) -> UpstreamError:
+    """The error that an answer without 2xx is: OpenAI's, FastAPI's `detail`, or whatever text there is."""
     try:
         told = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -70,10 +70,10 @@ def error_in(body: bytes, status: int) -> UpstreamError:
         error = {"message": error}
     if "message" not in error and "detail" in error:
         error = {"message": _detail(error["detail"])}
-    return told_error(error, status)
+    return error_in_stream(error, status)
 
 
-def told_error(error: Mapping[str, Any], status: int | None = None) -> UpstreamError:
+def error_in_stream(error: Mapping[str, Any], status: int | None = None) -> UpstreamError:
     """The error of an object with `message`, `code`, `type`, `param`; each may be missing, or of any type.
 
     Without a `status` the nearest to its code and type. Indexes in a `param` count the request that we made, so only

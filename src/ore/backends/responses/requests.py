@@ -1,26 +1,16 @@
-"""The dialect of upstreams that speak Responses themselves: OpenAI, vLLM, another ORE, OpenRouter, LM Studio.
+"""The body of a request to a Responses upstream: what was asked for, as far as the model takes it.
 
-What they say passes through with nothing lost; only the envelope, and the ids of what ORE tells piece by piece, are
-ours. Requests are `items`, answers `decoder`, errors `errors`. It keeps no state at the
-upstream (`store: false`) and never asks it to truncate: both are ORE's own business.
+The context in it is `items`. Nothing that the client left open is sent: it is left to the upstream.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
-
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError
 from ore.backends.profiles import Profile
-from ore.backends.responses.decoder import ResponsesDecoder
-from ore.backends.responses.errors import error_in
 from ore.backends.responses.items import sent_items
-from ore.backends.responses.tracks import Known
 from ore.core.callable_tools import CallableTool, callable_tools, tools_in
 from ore.core.tool_choice import ToolPlan, plan
-from ore.ids import NewId, new_id
 from ore.protocol.tools import NAMED_TOOLS
 
 MIN_OUTPUT_TOKENS: Final = 16
@@ -29,71 +19,30 @@ MIN_OUTPUT_TOKENS: Final = 16
 ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
 
-_COUNTED: Final = ("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text")
-"""The fields that counting takes (wire contract, section 14)."""
+
+def request_body(request: ModelRequest, profile: Profile, planned: ToolPlan, origin: str) -> JsonObject:
+    """The body of a request, always for a stream, and never to be stored."""
+    fields = {
+        **request.passed_on,
+        "model": request.model,
+        "input": sent_items(request.items, profile, planned, origin),
+        "instructions": request.instructions,
+        "stream": True,
+        "store": False,
+        "include": _include(request, profile) or None,
+        **_tools(request, profile, planned),
+        "text": _text(request),
+        "reasoning": _reasoning(request, profile),
+        "max_output_tokens": request.max_output_tokens and max(MIN_OUTPUT_TOKENS, request.max_output_tokens),
+        "top_logprobs": request.top_logprobs if profile.logprobs else None,
+        "prompt_cache_key": request.prompt_cache_key,
+        "safety_identifier": request.safety_identifier,
+        **_sampling(request, profile),
+    }
+    return _some(fields)
 
 
-class Responses:
-    """`Dialect` of the OpenAI Responses API (wire contract, sections 3, 5, 7 and 14)."""
-
-    name = "Responses"
-    path = "responses"
-    models_path = "models"
-
-    def __init__(self, new_id: NewId = new_id) -> None:
-        self._new_id = new_id
-
-    def key_headers(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-    def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
-        """See `Dialect.ask`. Raises `InvalidRequest` for a `tool_choice` that nothing can satisfy."""
-        planned = _plan(request, profile)
-        body = {
-            **request.passed_on,
-            "model": request.model,
-            "input": sent_items(request.items, profile, planned, origin),
-            "instructions": request.instructions,
-            "stream": True,
-            "store": False,
-            "include": _include(request, profile) or None,
-            **_tools(request, profile, planned),
-            "text": _text(request),
-            "reasoning": _reasoning(request, profile),
-            "max_output_tokens": request.max_output_tokens and max(MIN_OUTPUT_TOKENS, request.max_output_tokens),
-            "top_logprobs": request.top_logprobs if profile.logprobs else None,
-            "prompt_cache_key": request.prompt_cache_key,
-            "safety_identifier": request.safety_identifier,
-            **_sampling(request, profile),
-        }
-        names = {tool.shown: tool for tool in planned.known} if profile.tool_types is None else {}
-        return Asked(_some(body), ResponsesDecoder(Known(origin, names, self._new_id)))
-
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        return error_in(body, status)
-
-    def models(self, body: bytes) -> list[Listed]:
-        """OpenAI's list; vLLM and OpenRouter add the context, another ORE all that it knows."""
-        data = _object(body).get("data")
-        if not isinstance(data, list):
-            raise Unintelligible("a listing of models without 'data'")
-        return [_listed(entry) for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-    def counting(self, request: ModelRequest, profile: Profile, origin: str) -> tuple[str, JsonObject] | None:
-        """As OpenAI and ORE count; None for an upstream that is not known to."""
-        if not profile.counts_tokens:
-            return None
-        body = self.ask(request, profile, origin).body
-        return f"{self.path}/input_tokens", {key: body[key] for key in _COUNTED if key in body}
-
-    def counted(self, body: bytes) -> int:
-        tokens = _object(body).get("input_tokens")
-        if not isinstance(tokens, int):
-            raise Unintelligible("a count without 'input_tokens'")
-        return tokens
-
-
-def _plan(request: ModelRequest, profile: Profile) -> ToolPlan:
+def plan_of(request: ModelRequest, profile: Profile) -> ToolPlan:
     """Which functions stand for the tools. An upstream that takes the tools themselves judges the choice too."""
     if profile.tool_types is not None or not profile.tools:
         return ToolPlan(known=callable_tools(request.tools))
@@ -191,48 +140,3 @@ def _sampling(request: ModelRequest, profile: Profile) -> JsonObject:
 def _some(fields: Mapping[str, Any]) -> JsonObject:
     """The fields that say something: what is not asked for is left to the upstream."""
     return {key: value for key, value in fields.items() if value is not None}
-
-
-def _object(body: bytes) -> JsonObject:
-    told = msgspec.json.decode(body)
-    if not isinstance(told, dict):
-        raise Unintelligible("an answer that is no object")
-    return told
-
-
-class _Facts(Struct, frozen=True):
-    """`capabilities` of ORE's own listing, by the names of `Profile`."""
-
-    tool_types: tuple[str, ...]
-    context_window: int | None = None
-    max_output_tokens: int | None = None
-    tools: bool = True
-    logprobs: bool = False
-    reasoning: bool = False
-    images: bool = False
-    files: bool = False
-
-
-_CONTEXT_FIELDS: Final = ("max_model_len", "context_length", "context_window")
-"""Where servers tell the context of a model: vLLM and SGLang, OpenRouter, others."""
-
-
-def _listed(entry: JsonObject) -> Listed:
-    created, owned_by = entry.get("created"), entry.get("owned_by")
-    return Listed(
-        id=entry["id"],
-        created=int(created) if isinstance(created, int | float) else 0,
-        owned_by=owned_by if isinstance(owned_by, str) else "",
-        facts=_facts(entry),
-    )
-
-
-def _facts(entry: JsonObject) -> JsonObject:
-    try:
-        told = msgspec.convert(entry.get("capabilities"), _Facts)
-    except msgspec.ValidationError:
-        sizes = (entry.get(field) for field in _CONTEXT_FIELDS)
-        size = next((size for size in sizes if isinstance(size, int) and size > 0), None)
-        return {} if size is None else {"context_window": size}
-    facts = {**msgspec.structs.asdict(told), "counts_tokens": True}
-    return {key: value for key, value in facts.items() if value is not None}
