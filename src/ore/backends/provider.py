@@ -260,7 +260,8 @@ class _Deltas:
         except _GARBAGE:
             self._fault = self._provider._garbage()
         if self._done and not self._finished:
-            self._fault = self._provider._upstream.broken_off()
+            garbage = self._answer.whole  # one body that is no answer; a stream may have lost its end
+            self._fault = self._provider._garbage() if garbage else self._provider._upstream.broken_off()
 
     _finished = False
 

@@ -66,6 +66,7 @@ class _Block(Struct, frozen=True):
     input: Any = None
     tool_use_id: str = ""
     content: Any = None
+    citations: list[JsonObject] | None = None
 
 
 class _Details(Struct, frozen=True):
@@ -96,6 +97,15 @@ class _Event(Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+
+
+class _Whole(Struct, frozen=True):
+    """A message that was not streamed."""
+
+    content: list[_Block]
+    usage: _Usage | None = None
+    stop_reason: str | None = None
+    stop_details: JsonObject | None = None
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -132,12 +142,23 @@ class MessagesDecoder:
         if event.type == "content_block_delta":
             block = self._blocks.get(event.index)
             return block.delta(event.delta) if block is not None else ()
+        if event.type == "message":
+            return self._whole(msgspec.json.decode(data, type=_Whole))
         read = _EVENTS.get(event.type)
         return read(self, event) if read is not None else ()
 
     def end(self) -> Deltas:
         """Nothing: an answer without `message_stop` was broken off."""
         return ()
+
+    def _whole(self, message: _Whole) -> Deltas:
+        """The answer of a provider that streams nothing."""
+        deltas: list[Delta] = []
+        for block in message.content:
+            reader = _READERS.get(block.type, _Reader)(self, block)
+            deltas += [*reader.begin(), *reader.end()]
+        self._ends(message.stop_reason, message.stop_details, message.usage)
+        return [*deltas, *self._stopped()]
 
     def _started(self, event: _Event) -> Deltas:
         self._count(event.message.usage)
@@ -153,12 +174,15 @@ class MessagesDecoder:
         return block.end() if block is not None else ()
 
     def _message_changed(self, event: _Event) -> Deltas:
-        self._stop_reason = event.delta.stop_reason or self._stop_reason
-        self._stop_details = event.delta.stop_details or self._stop_details
-        self._count(event.usage)
+        self._ends(event.delta.stop_reason, event.delta.stop_details, event.usage)
         return ()
 
-    def _stopped(self, _: _Event) -> Deltas:
+    def _ends(self, reason: str | None, details: JsonObject | None, usage: _Usage | None) -> None:
+        self._stop_reason = reason or self._stop_reason
+        self._stop_details = details or self._stop_details
+        self._count(usage)
+
+    def _stopped(self, _: _Event | None = None) -> Deltas:
         why = self._stop_details.get("explanation")
         refused = (Refusal(why),) if self._stop_reason == "refusal" and isinstance(why, str) and why else ()
         reason = _REASONS.get(self._stop_reason) or ("tool_calls" if self.called else "stop")
@@ -218,7 +242,7 @@ class _TextReader(_Reader):
 
     def begin(self) -> Deltas:
         self._length = len(self.block.text)
-        self._citations: list[JsonObject] = []
+        self._citations = list(self.block.citations or ())
         text = (Text(self.block.text),) if self.block.text else ()
         begun = (Begin("part"),) if self.answer.speaking else ()
         self.answer.speaking = True

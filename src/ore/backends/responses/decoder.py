@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.dialect import UpstreamError
+from ore.backends.dialect import Unintelligible, UpstreamError
 from ore.backends.responses.errors import FAILED, error_in_stream
 from ore.backends.responses.tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
 from ore.core.deltas import Delta, Finish, Reasoning, ReasoningSummary, Refusal, Text, Usage
@@ -123,6 +123,8 @@ class ResponsesDecoder:
             return self._annotate(event)
         if kind in _ENDS:
             return self._end(kind, event.get("response"))
+        if not kind and event.get("object") == "response":
+            return self._hear_whole(event)
         if kind in ("error", "response.error") or (not kind and "error" in event):
             nested = event.get("error")
             raise error_in_stream(nested if isinstance(nested, dict) else event)
@@ -211,6 +213,12 @@ class ResponsesDecoder:
         told = self._reconcile([item for item in output if _is_item(item)] if isinstance(output, list) else [])
         deltas = [*told, *self._close_all()]
         return [*deltas, self._finish(status, response)]
+
+    def _hear_whole(self, response: JsonObject) -> Sequence[Delta]:
+        """The answer of an upstream that streams nothing."""
+        if response.get("status") not in _ENDS.values():
+            raise Unintelligible("a response that has not ended")
+        return self._end("response.completed", response)
 
     def _reconcile(self, output: list[JsonObject]) -> list[Delta]:
         """Say what only the finished response tells.
