@@ -684,29 +684,6 @@ async def test_errors_of_servers(name: str) -> None:
         assert fault.param == "input"
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "message"),
-    [
-        (422, b'{"detail": [{"loc": ["body", "tools"], "msg": "too many"}]}', "body.tools: too many"),
-        (422, b'{"object": "error", "message": {"detail": [{"loc": ["stop"], "msg": "no"}]}}', "stop: no"),
-        (400, b'{"detail": "not so"}', "not so"),
-        (400, b'{"message": "not so"}', "not so"),
-        (400, b'{"error": {"message": "Provider returned error", "metadata": {"raw": "not so"}}}', "error: not so"),
-        (502, b"<html><style>p {}</style><h1>Bad &amp; gone</h1></html>", "Bad & gone"),
-        (503, b"", "HTTP 503 without a message."),
-        (500, b"\xff\xfe", "\ufffd\ufffd"),
-        (400, b"[" * 100_000, "[[["),
-    ],
-)
-def test_words_of_errors(status: int, body: bytes, message: str) -> None:
-    assert message in dialect().error(status, body).message
-
-
-def test_gemini_tells_in_the_body_when_to_come_back() -> None:
-    body = b'[{"error": {"code": 429, "message": "m", "details": [{"retryDelay": "17s"}]}}]'
-    assert dialect().error(429, body).retry_after == 17.0
-
-
 LISTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "OpenAI": ({"id": "m", "created": 5, "owned_by": "o"}, {}),
     "vLLM": ({"id": "m", "max_model_len": 8192}, {"context_window": 8192}),

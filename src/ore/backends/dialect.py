@@ -85,9 +85,6 @@ class Dialect(Protocol):
         Raises `InvalidRequest` for what it can neither say nor leave out.
         """
 
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        """The error that an answer without 2xx is."""
-
     def models(self, body: bytes) -> list[Listed]:
         """The models of a listing. Raises `Unintelligible`."""
 

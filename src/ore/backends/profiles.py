@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from ore.backends.base import Capabilities
+from ore.backends.base import Capabilities, JsonObject, Sampling
 from ore.core.callable_tools import TOOL_TYPES
 from ore.protocol.configuration import EFFORTS
 
@@ -78,6 +78,18 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return wanted
         known = sorted(self.efforts, key=EFFORTS.index)
         return next((word for word in reversed(known) if EFFORTS.index(word) <= EFFORTS.index(wanted)), known[0])
+
+    def sampled(self, asked: Sampling) -> JsonObject:
+        """What of it the model takes, by OpenAI's names."""
+        taken: JsonObject = {
+            "temperature": asked.temperature if self.sampling else None,
+            "top_p": asked.top_p if self.sampling else None,
+            "presence_penalty": asked.presence_penalty if self.penalties else None,
+            "frequency_penalty": asked.frequency_penalty if self.penalties else None,
+            "seed": asked.seed if self.seed else None,
+            "stop": list(asked.stop) or None if self.stop else None,
+        }
+        return {name: value for name, value in taken.items() if value is not None}
 
     def capabilities(self) -> Capabilities:
         """What of it `GET /v1/models` shows and routing asks for."""

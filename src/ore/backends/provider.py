@@ -20,6 +20,7 @@ from ore.backends.base import Health, Load, Model, ModelRequest
 from ore.backends.dialect import Decoder, Dialect, Listed, Unintelligible, UpstreamError
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.upstream import Answer, Refused, Upstream
+from ore.backends.upstream_errors import CONTEXT_TOO_LONG, NO_QUOTA, read_error
 from ore.core.deltas import Delta, Finish
 from ore.errors import (
     HTTPFault,
@@ -42,8 +43,6 @@ MAX_QUOTED: Final = 500
 
 BYTES_PER_TOKEN: Final = 4
 """For an estimate, where a provider counts no tokens."""
-
-CONTEXT_TOO_LONG: Final = "context_length_exceeded"
 
 
 class ProviderOptions(Struct, frozen=True, kw_only=True):
@@ -164,7 +163,7 @@ class Provider:
                 logger.warning("%s does not list its models: %s", self.name, _said(error))
 
     def _error(self, refused: Refused) -> UpstreamError:
-        error = self._dialect.error(refused.status, refused.body)
+        error = read_error(refused.status, refused.body)
         if error.retry_after is None:
             error.retry_after = refused.retry_after
         return error
@@ -187,7 +186,7 @@ class Provider:
             )
         if status == 429:
             message = f"The provider '{self.name}' is asked too much: {said}"
-            code = "insufficient_quota" if error.code == "insufficient_quota" else None
+            code = NO_QUOTA if error.code == NO_QUOTA else None
             return TooManyRequests(message, retry_after=1.0 if after is None else after, code=code)
         if status in (503, 529):
             message = f"The provider '{self.name}' is overloaded: {said}"

@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject
 from ore.backends.chat_completions.calls import CallFunction, CallPiece, Calls
-from ore.backends.chat_completions.errors import error_in_stream
 from ore.backends.chat_completions.think_tags import ThinkTags
 from ore.backends.dialect import Unintelligible, packed
+from ore.backends.upstream_errors import error_in_stream
 from ore.core.deltas import (
     Annotation,
     Delta,

@@ -7,10 +7,9 @@ name. What is lost on the way is in `docs/providers/chat-completions.md`.
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.chat_completions.calls import Calls
 from ore.backends.chat_completions.decoder import ChatCompletionsDecoder
-from ore.backends.chat_completions.errors import read_error
 from ore.backends.chat_completions.listing import read_listing
 from ore.backends.chat_completions.requests import AnswerTool, answer_tool, request_body
-from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError
+from ore.backends.dialect import Asked, Listed, Unintelligible
 from ore.backends.profiles import Profile
 from ore.core.tool_choice import ToolPlan, plan
 from ore.ids import NewId, new_id
@@ -35,9 +34,6 @@ class ChatCompletions:
         answer = answer_tool(request, profile, planned)
         body = request_body(request, profile, planned, answer, origin)
         return Asked(body, self._decoder(request, planned, profile, origin, answer))
-
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        return read_error(status, body)
 
     def models(self, body: bytes) -> list[Listed]:
         return read_listing(body)

@@ -96,19 +96,14 @@ def _grammar_hint(form: JsonObject) -> str:
 
 
 def _sampling(request: ModelRequest, profile: Profile) -> JsonObject:
-    sampling = request.sampling
-    fields: JsonObject = {
-        "temperature": sampling.temperature if profile.sampling else None,
-        "top_p": sampling.top_p if profile.sampling else None,
-        "presence_penalty": sampling.presence_penalty if profile.penalties else None,
-        "frequency_penalty": sampling.frequency_penalty if profile.penalties else None,
-        "seed": sampling.seed if profile.seed else None,
-        "stop": list(sampling.stop) or None if profile.stop else None,
-        profile.max_tokens_field: request.max_output_tokens,
-    }
+    fields = profile.sampled(request.sampling)
+    if request.max_output_tokens is not None:
+        fields[profile.max_tokens_field] = request.max_output_tokens
     if request.top_logprobs is not None and profile.logprobs:
-        fields |= {"logprobs": True, "top_logprobs": request.top_logprobs or None}
-    return {name: value for name, value in fields.items() if value is not None}
+        fields["logprobs"] = True
+        if request.top_logprobs:
+            fields["top_logprobs"] = request.top_logprobs
+    return fields
 
 
 def _format(request: ModelRequest, profile: Profile, planned: ToolPlan, answer: AnswerTool | None) -> JsonObject:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from ore.backends.base import JsonObject
 from ore.backends.dialect import packed
 from ore.backends.free_text import FreeText
-from ore.backends.messages.errors import error_in_stream
+from ore.backends.upstream_errors import error_in_stream
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import (
     Annotation,

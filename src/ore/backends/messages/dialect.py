@@ -7,9 +7,8 @@ It asks for nothing that this version does not know, whatever newer ones do. Wha
 from typing import Final
 
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.dialect import Asked, Listed, UpstreamError, counted_tokens
+from ore.backends.dialect import Asked, Listed, counted_tokens
 from ore.backends.messages.decoder import MessagesDecoder
-from ore.backends.messages.errors import read_error
 from ore.backends.messages.listing import read_listing
 from ore.backends.messages.requests import Asking
 from ore.backends.profiles import Profile
@@ -37,9 +36,6 @@ class Messages:
         asking = Asking(request, profile, origin)
         headers = {"anthropic-beta": BINDING_BETA} if asking.binds() else {}
         return Asked(asking.body(), MessagesDecoder(asking.reading()), headers)
-
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        return read_error(status, body)
 
     def models(self, body: bytes) -> list[Listed]:
         return read_listing(body)

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject
 from ore.backends.dialect import Unintelligible, UpstreamError
-from ore.backends.responses.errors import FAILED, error_in_stream
 from ore.backends.responses.tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
+from ore.backends.upstream_errors import FAILED, error_in_stream
 from ore.core.deltas import Delta, Finish, Reasoning, ReasoningSummary, Refusal, Text, Usage
 
 
@@ -126,8 +126,7 @@ class ResponsesDecoder:
         if not kind and event.get("object") == "response":
             return self._hear_whole(event)
         if kind in ("error", "response.error") or (not kind and "error" in event):
-            nested = event.get("error")
-            raise error_in_stream(nested if isinstance(nested, dict) else event)
+            raise error_in_stream(event)
         return self._pass_on(kind, event)
 
     def _hear_done(self, row: _Row, event: JsonObject) -> Sequence[Delta]:
@@ -205,8 +204,7 @@ class ResponsesDecoder:
         if status not in _ENDS.values():
             status = _ENDS[kind]
         if status == "failed":
-            error = response.get("error")
-            raise error_in_stream(error if isinstance(error, dict) else {})
+            raise error_in_stream(response.get("error"))
         if status == "cancelled":
             raise UpstreamError(FAILED, "It cancelled the response.", code="cancelled")
         output = response.get("output")

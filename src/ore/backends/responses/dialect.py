@@ -7,10 +7,9 @@ ours. It keeps no state at the upstream (`store: false`) and never asks it to tr
 from typing import Final
 
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.dialect import Asked, Listed, UpstreamError, counted_tokens
+from ore.backends.dialect import Asked, Listed, counted_tokens
 from ore.backends.profiles import Profile
 from ore.backends.responses.decoder import ResponsesDecoder
-from ore.backends.responses.errors import read_error
 from ore.backends.responses.listing import read_listing
 from ore.backends.responses.requests import plan_of, request_body
 from ore.backends.responses.tracks import Known
@@ -39,9 +38,6 @@ class Responses:
         names = {tool.shown: tool for tool in planned.known} if profile.tool_types is None else {}
         body = request_body(request, profile, planned, origin)
         return Asked(body, ResponsesDecoder(Known(origin, names, self._new_id)))
-
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        return read_error(status, body)
 
     def models(self, body: bytes) -> list[Listed]:
         return read_listing(body)

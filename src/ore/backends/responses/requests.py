@@ -37,7 +37,7 @@ def request_body(request: ModelRequest, profile: Profile, planned: ToolPlan, ori
         "top_logprobs": request.top_logprobs if profile.logprobs else None,
         "prompt_cache_key": request.prompt_cache_key,
         "safety_identifier": request.safety_identifier,
-        **_sampling(request, profile),
+        **profile.sampled(request.sampling),
     }
     return _some(fields)
 
@@ -122,19 +122,6 @@ def _reasoning(request: ModelRequest, profile: Profile) -> JsonObject | None:
 def _text(request: ModelRequest) -> JsonObject | None:
     form = None if request.text_format == {"type": "text"} else _some(request.text_format)
     return _some({"format": form, "verbosity": request.verbosity}) or None
-
-
-def _sampling(request: ModelRequest, profile: Profile) -> JsonObject:
-    """Only what the model takes: OpenAI refuses what it does not know."""
-    asked = request.sampling
-    return {
-        "temperature": asked.temperature if profile.sampling else None,
-        "top_p": asked.top_p if profile.sampling else None,
-        "presence_penalty": asked.presence_penalty if profile.penalties else None,
-        "frequency_penalty": asked.frequency_penalty if profile.penalties else None,
-        "seed": asked.seed if profile.seed else None,
-        "stop": list(asked.stop) or None if profile.stop else None,
-    }
 
 
 def _some(fields: Mapping[str, Any]) -> JsonObject:
