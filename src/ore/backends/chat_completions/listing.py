@@ -1,62 +1,34 @@
 """Models as servers of Chat Completions list them: OpenAI's list, and what others tell beside the id.
 
-Facts are taken only where a server states them; what it does not say is for the profiles. Models that do not chat are
-left out where the list says so.
+It guesses nothing of what a server does not say.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
 from ore.backends.base import JsonObject
-from ore.backends.dialect import Listed, Unintelligible
+from ore.backends.dialect import Listed
+from ore.backends.listing import WINDOWS, first_count, listed_models
 
-_WINDOWS: Final = (
-    "loaded_context_length",  # LM Studio: what is loaded, not what could be
-    "max_model_len",  # vLLM, SGLang
-    "context_length",  # OpenRouter, Together, Moonshot
-    "context_window",  # Groq
-    "max_context_length",  # Mistral, LM Studio
-)
 _LIMITS: Final = ("max_completion_tokens", "max_output_tokens")
-_OTHER_TYPES: Final = frozenset(
-    {"embedding", "embeddings", "image", "audio", "video", "moderation", "rerank", "transcribe", "tts"}
-)
 
 
 def read_listing(body: bytes) -> list[Listed]:
-    """The models of a listing: `{"data": [...]}`, or the bare list that Together sends."""
-    told = msgspec.json.decode(body)
-    models = told.get("data", told.get("models")) if isinstance(told, dict) else told
-    if not isinstance(models, list):
-        raise Unintelligible
-    return [_listed(model) for model in models if _is_chat(model)]
+    """The models of a listing. Raises `Unintelligible`."""
+    return listed_models(body, _facts)
 
 
-def _is_chat(model: Any) -> bool:
-    named = isinstance(model, dict) and isinstance(model.get("id"), str)
-    return named and str(model.get("type")).lower() not in _OTHER_TYPES
-
-
-def _listed(model: JsonObject) -> Listed:
-    created, owner = model.get("created"), model.get("owned_by") or model.get("organization")
-    told = {field: value for field, fact in _FACTS.items() if (value := fact(model)) is not None}
-    return Listed(
-        id=model["id"],
-        created=int(created) if isinstance(created, int | float) else 0,
-        owned_by=owner if isinstance(owner, str) else "",
-        facts=told,
-    )
+def _facts(model: JsonObject) -> JsonObject:
+    return {field: value for field, fact in _FACTS.items() if (value := fact(model)) is not None}
 
 
 def _window(model: JsonObject) -> int | None:
     meta = _object(model, "meta")  # llama-server
-    return _first_count(model, _WINDOWS) or _first_count(meta, ("n_ctx", "n_ctx_train"))
+    return first_count(model, WINDOWS) or first_count(meta, ("n_ctx", "n_ctx_train"))
 
 
 def _limit(model: JsonObject) -> int | None:
-    return _first_count(_object(model, "top_provider"), _LIMITS) or _first_count(model, _LIMITS)
+    return first_count(_object(model, "top_provider"), _LIMITS) or first_count(model, _LIMITS)
 
 
 def _images(model: JsonObject) -> bool | None:
@@ -97,8 +69,3 @@ _FACTS: Final[dict[str, Callable[[JsonObject], Any]]] = {
 def _object(fields: JsonObject, key: str) -> JsonObject:
     value = fields.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _first_count(fields: JsonObject, keys: tuple[str, ...]) -> int | None:
-    counts = (fields.get(key) for key in keys)
-    return next((count for count in counts if isinstance(count, int) and count > 0), None)
