@@ -5,6 +5,7 @@ some kinds of provider. Nothing here asks a provider: what discovery learns is l
 """
 
 import tomllib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -120,9 +121,13 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
 @lru_cache(maxsize=4096)
 def profile_of(kind: str, model: str) -> Profile:
     """The profile of a provider's model, by the provider's kind and the model's name there."""
+    return _made_of(_rows(), kind, model)
+
+
+def _made_of(rows: Iterable[_Row], kind: str, model: str) -> Profile:
     bare = model.lower().rsplit("/", 1)[-1]
     fields: dict[str, Any] = {}
-    for row in _rows():
+    for row in rows:
         if (not row.kinds or kind in row.kinds) and any(fnmatchcase(bare, pattern) for pattern in row.models):
             fields |= row.profile
     return msgspec.convert(fields, Profile)
