@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ore.backends.base import ModelRequest, Sampling
-from ore.backends.chat_completions import UNREADABLE, ChatCompletions
+from ore.backends.chat_completions import ChatCompletions
+from ore.backends.chat_completions.items import UNREADABLE
 from ore.backends.dialect import Unintelligible, packed
 from ore.backends.profiles import Profile, profile_of
 from ore.errors import InvalidRequest
@@ -319,7 +320,7 @@ def test_settings_are_sent_to_models_that_take_them() -> None:
         (Profile(), "high", {}),
         (Profile(effort="reasoning_effort"), "xhigh", {"reasoning_effort": "xhigh"}),
         (Profile(effort="reasoning_effort", efforts=("low", "high")), "xhigh", {"reasoning_effort": "high"}),
-        (Profile(effort="reasoning_effort", efforts=("low", "high")), "medium", {"reasoning_effort": "high"}),
+        (Profile(effort="reasoning_effort", efforts=("low", "high")), "medium", {"reasoning_effort": "low"}),
         (Profile(effort="reasoning_effort", efforts=("low", "high")), "none", {"reasoning_effort": "low"}),
         (
             Profile(effort="chat_template_kwargs"),

@@ -14,13 +14,12 @@ from stub_server import Play, StubServer, as_json, events
 from core.writing import begun, counted
 from ore.backends.base import ModelRequest
 from ore.backends.chat_completions import ChatCompletions
-from ore.backends.chat_listing import read_listing
+from ore.backends.chat_completions.listing import read_listing
+from ore.backends.chat_completions.think_tags import ThinkTags
 from ore.backends.dialect import Unintelligible, packed
 from ore.backends.event_stream import EventReader
-from ore.backends.free_text import FreeText
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.provider import Provider, ProviderOptions
-from ore.backends.think_tags import ThinkTags
 from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.core.deltas import (
     Annotation,
@@ -543,32 +542,6 @@ def test_logprobs_in_the_wires_shape() -> None:
     assert heard([data]) == [Text("é")]
 
 
-@given(st.text(), st.integers(1, 5), st.booleans())
-def test_free_text_comes_out_as_it_was_wrapped(text: str, size: int, ascii_only: bool) -> None:
-    """Whatever the text and however its JSON is cut."""
-    raw = json.dumps({"input": text}, ensure_ascii=ascii_only)
-    free = FreeText()
-    out = "".join(free.feed(raw[at : at + size]) for at in range(0, len(raw), size)) + free.end()
-    assert out == text
-
-
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        ('{"input": "cut \\', "cut "),
-        ('{"input": "cut \\u00', "cut "),
-        ('{"input": "a\nb"}', "a\nb"),
-        ('{"other": 1}', '{"other": 1}'),
-        ('"plain"', "plain"),
-        ("not json", "not json"),
-        ('{"x": 1, "input": "late"}', "late"),
-    ],
-)
-def test_free_text_that_is_sloppy(raw: str, text: str) -> None:
-    free = FreeText()
-    assert free.feed(raw) + free.end() == text
-
-
 @pytest.mark.parametrize(
     ("said", "kind", "code"),
     [
@@ -709,29 +682,6 @@ async def test_errors_of_servers(name: str) -> None:
     assert (type(fault), fault.code) == (kind, code)
     if code == CONTEXT:
         assert fault.param == "input"
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "message"),
-    [
-        (422, b'{"detail": [{"loc": ["body", "tools"], "msg": "too many"}]}', "body.tools: too many"),
-        (422, b'{"object": "error", "message": {"detail": [{"loc": ["stop"], "msg": "no"}]}}', "stop: no"),
-        (400, b'{"detail": "not so"}', "not so"),
-        (400, b'{"message": "not so"}', "not so"),
-        (400, b'{"error": {"message": "Provider returned error", "metadata": {"raw": "not so"}}}', "error: not so"),
-        (502, b"<html><style>p {}</style><h1>Bad &amp; gone</h1></html>", "Bad & gone"),
-        (503, b"", "HTTP 503 without a message."),
-        (500, b"\xff\xfe", "\ufffd\ufffd"),
-        (400, b"[" * 100_000, "[[["),
-    ],
-)
-def test_words_of_errors(status: int, body: bytes, message: str) -> None:
-    assert message in dialect().error(status, body).message
-
-
-def test_gemini_tells_in_the_body_when_to_come_back() -> None:
-    body = b'[{"error": {"code": 429, "message": "m", "details": [{"retryDelay": "17s"}]}}]'
-    assert dialect().error(429, body).retry_after == 17.0
 
 
 LISTINGS: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -16,8 +16,8 @@ from ore.backends.dialect import UpstreamError, unpacked
 from ore.backends.event_stream import EventReader
 from ore.backends.provider import Provider, ProviderOptions
 from ore.backends.responses import Responses
-from ore.backends.responses_events import ResponsesDecoder
-from ore.backends.responses_tracks import Known
+from ore.backends.responses.decoder import ResponsesDecoder
+from ore.backends.responses.tracks import Known
 from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.core.callable_tools import callable_tools
 from ore.core.deltas import Delta, Finish, ItemBegun, ReasoningState, Text, ToolArguments, ToolCall, Usage
@@ -88,11 +88,14 @@ def _short(item: JsonObject) -> Any:
     return item["type"]
 
 
+def decoder_of(tools: Sequence[JsonObject]) -> ResponsesDecoder:
+    return ResponsesDecoder(Known("up", {tool.shown: tool for tool in callable_tools(tools)}, counted()))
+
+
 def decoded(told: Sequence[Any], tools: Sequence[JsonObject] = ()) -> list[Delta]:
     """The deltas of events, without HTTP."""
-    names = {tool.shown: tool for tool in callable_tools(tools)}
-    decoder = ResponsesDecoder(Known("up", names, counted()))
     deltas: list[Delta] = []
+    decoder = decoder_of(tools)
     for event in told:
         deltas += decoder.feed(msgspec.json.encode(event))
         if deltas and isinstance(deltas[-1], Finish):
@@ -200,6 +203,28 @@ def test_calls_come_back_under_the_clients_names() -> None:
         ToolArguments("{"),
         ToolArguments("}"),
         ToolCall("call_3", "x"),
+    ]
+
+
+def test_free_text_streams_as_it_is_written() -> None:
+    """Out of the argument that stands for it, cut where it may be; an argument of another form comes at the end."""
+    tools = [{"type": "custom", "name": "sql"}]
+    begun = {"type": "function_call", "id": "c", "call_id": "1", "name": "sql", "arguments": ""}
+    pieces = ['{"in', 'put":"SEL', "ECT\\", 'n1"}']
+    decoder = decoder_of(tools)
+    heard = [list(decoder.feed(msgspec.json.encode(event))) for event in (added(begun), *map(args, pieces))]
+    assert heard == [
+        [ToolCall("1", "sql", "custom_tool_call")],
+        [],
+        [ToolArguments("SEL")],
+        [ToolArguments("ECT")],
+        [ToolArguments("\n1")],
+    ]
+    other = [added(begun), args("SELECT"), added({**begun, "id": "d", "call_id": "2"}, 1), args("{}", 1, "d"), end()]
+    assert decoded(other, tools)[:-1] == [
+        ToolCall("1", "sql", "custom_tool_call"),
+        ToolArguments("SELECT"),
+        ToolCall("2", "sql", "custom_tool_call"),
     ]
 
 

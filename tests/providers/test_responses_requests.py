@@ -117,6 +117,14 @@ def test_a_reasoning_model_is_sent_nothing_that_it_refuses() -> None:
     assert "reasoning" not in body_of(profile=GPT_4, reasoning={"effort": "low"})
 
 
+@pytest.mark.parametrize(("asked", "sent"), [("minimal", "low"), ("medium", "medium"), ("max", "high")])
+def test_an_effort_is_said_as_the_model_knows_it(asked: str, sent: str) -> None:
+    """Never as more than was asked for, unless its least is more; the rest of `reasoning` goes along."""
+    profile = Profile(reasoning=True, efforts=("low", "medium", "high"))
+    told = body_of(profile=profile, reasoning={"effort": asked, "summary": "auto"})["reasoning"]
+    assert told == {"effort": sent, "summary": "auto"}
+
+
 @pytest.mark.parametrize(("asked", "sent"), [(1, 16), (16, 16), (400, 400)])
 def test_less_than_the_minimum_is_the_minimum(asked: int, sent: int) -> None:
     """OpenAI refuses bounds under 16 tokens; clients that warm a model up ask for one."""
@@ -306,48 +314,6 @@ def test_counting_asks_for_the_same_request() -> None:
         DIALECT.counted(b'{"detail":"?"}')
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (
-            {"error": {"message": "No.", "type": "invalid_request_error", "param": "model", "code": None}},
-            ("No.", "", "model"),
-        ),
-        ({"error": {"message": "No.", "param": "input[3].id", "code": "invalid_value"}}, ("No.", "invalid_value", "")),
-        (
-            {"error": {"message": "Your input exceeds the context window of this model.", "code": None}},
-            ("Your input exceeds the context window of this model.", "context_length_exceeded", ""),
-        ),
-        (
-            {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400},
-            ("This model's maximum context length is 4096 tokens.", "context_length_exceeded", ""),
-        ),
-        ({"error": {"message": "m", "type": "exceed_context_size_error"}}, ("m", "context_length_exceeded", "")),
-        ({"detail": "Not Found"}, ("Not Found", "", "")),
-        ({"detail": [{"loc": ["body", "input"], "msg": "bad"}]}, ("body.input: bad", "", "")),
-        ({"error": "plain"}, ("plain", "", "")),
-        ([], ("[]", "", "")),
-    ],
-)
-def test_errors_are_read_in_every_shape(body: Any, expected: tuple[str, str, str]) -> None:
-    """OpenAI's, vLLM's, FastAPI's; a context that is too long has one code, and indexes of ours are not shown."""
-    error = DIALECT.error(400, msgspec.json.encode(body))
-    assert (error.message, error.code, error.param) == expected
-
-
-def test_errors_that_are_no_json_are_quoted() -> None:
-    """A proxy's page, or nothing."""
-    assert DIALECT.error(502, b"<html>Bad gateway</html>").message == "<html>Bad gateway</html>"
-    assert DIALECT.error(502, b"").message == "HTTP 502"
-    assert DIALECT.error(500, b"\xff[").status == 500
-
-
-def test_a_quota_that_is_used_up_keeps_its_code() -> None:
-    """It is in the type, or in the code."""
-    body = {"error": {"message": "You exceeded your quota.", "type": "insufficient_quota", "code": None}}
-    assert DIALECT.error(429, msgspec.json.encode(body)).code == "insufficient_quota"
-
-
 def test_listings_tell_what_they_know() -> None:
     """OpenAI tells nothing, vLLM and OpenRouter the context, another ORE everything that is to be known."""
     capabilities = {"context_window": 8192, "tools": True, "tool_types": ["function", "shell"], "reasoning": True}
@@ -373,7 +339,7 @@ def test_listings_tell_what_they_know() -> None:
     for name, fact in (ore | silent).items():
         assert structs.replace(ANY, **{name: fact})
     with pytest.raises(Unintelligible):
-        DIALECT.models(b'{"models":[]}')
+        DIALECT.models(b'{"detail":"?"}')
 
 
 @pytest.mark.parametrize(

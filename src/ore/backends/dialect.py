@@ -5,7 +5,7 @@ It opens no connection, knows no key and no clock; a recorded transcript and the
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +13,8 @@ from msgspec import Struct
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.profiles import Profile
 from ore.core.deltas import Delta
+
+Form = TypeVar("Form")
 
 
 class Decoder(Protocol):
@@ -83,9 +85,6 @@ class Dialect(Protocol):
         Raises `InvalidRequest` for what it can neither say nor leave out.
         """
 
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        """The error that an answer without 2xx is."""
-
     def models(self, body: bytes) -> list[Listed]:
         """The models of a listing. Raises `Unintelligible`."""
 
@@ -94,6 +93,23 @@ class Dialect(Protocol):
 
     def counted(self, body: bytes) -> int:
         """The tokens that the answer to `counting` tells. Raises `Unintelligible`."""
+
+
+class _Counted(Struct):
+    input_tokens: int
+
+
+def told_as(form: type[Form], body: bytes) -> Form:
+    """What a whole body tells, in that form. Raises `Unintelligible`."""
+    try:
+        return msgspec.json.decode(body, type=form)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Unintelligible(str(error)) from None
+
+
+def counted_tokens(body: bytes) -> int:
+    """The `input_tokens` that an answer to `counting` tells. Raises `Unintelligible`."""
+    return told_as(_Counted, body).input_tokens
 
 
 def packed(origin: str, state: Any) -> str:

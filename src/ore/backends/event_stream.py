@@ -1,7 +1,8 @@
 """Reads server-sent events (WHATWG HTML, 9.2) as providers really send them.
 
 Any line ends, any cuts between chunks, a byte-order mark, comments; bounded in memory. Only `data` matters: every
-dialect says in it what kind of event it is. What the data means, and whether it is text at all, is for a decoder.
+dialect says in it what kind of event it is. What the data means, and whether it is text at all, is for a decoder. A
+body that is no stream is read as one event.
 """
 
 from typing import Final
@@ -16,7 +17,7 @@ _BLANKS: Final = (b"\n\n", b"\n\r", b"\r\r")
 
 
 class EventTooLong(Exception):
-    """One event has more than `MAX_EVENT_BYTES`."""
+    """One event, or a body that stands for one, has more bytes than it may have."""
 
 
 class EventReader:
@@ -61,6 +62,26 @@ class EventReader:
         if self._size > self._max:
             raise EventTooLong
         return events
+
+
+class BodyReader:
+    """Chunks in, the whole body out, as the `data` of one event."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self._max = max_body_bytes
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Nothing yet. Raises `EventTooLong`."""
+        self._body += chunk
+        if len(self._body) > self._max:
+            raise EventTooLong
+        return []
+
+    def end(self) -> list[bytes]:
+        """The body; nothing when it has been given."""
+        body, self._body = bytes(self._body), bytearray()
+        return [body] if body else []
 
 
 def _data(frame: bytes) -> bytes | None:

@@ -2,6 +2,7 @@
 
 For models that know only functions: a custom tool is shown to them as a function of one string. What is not of that
 shape is given as it came, at its end. Sloppy strings are read, and a text that is cut off ends before half an escape.
+It gives no text that cannot be encoded: half a surrogate pair becomes U+FFFD.
 """
 
 import re
@@ -10,12 +11,17 @@ from typing import Any, Final
 import msgspec
 
 _HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-_WHOLE: Final = re.compile(
-    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*',
+_HIGH: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE: Final = re.compile(rf"{_HIGH}{_LOW}|\\u[0-9a-fA-F]{{4}}|\\.", re.DOTALL)
+_CERTAIN: Final = re.compile(
+    r'(?:[^"\\]|\\[^u]'
+    rf"|{_HIGH}{_LOW}|{_HIGH}(?!(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?\Z)"
+    rf"|(?!{_HIGH})\\u(?![0-9a-fA-F]{{0,3}}\Z))*",
     re.DOTALL,
 )
-"""Characters of a JSON string of which no half is missing: escapes, and pairs of them, are taken together."""
-_ESCAPE: Final = re.compile(r"\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4})?|\\.", re.DOTALL)
+"""Of a JSON string, what no later piece can change: neither half an escape, nor the first of two that may be a pair."""
+_MEANT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "/": "/"}
 
 
 class FreeText:
@@ -33,7 +39,7 @@ class FreeText:
         self._held += piece
         if not self._begun and not self._begin():
             return ""
-        end = _whole(self._held)
+        end = _certain(self._held)
         text, self._held = self._held[:end], self._held[end:]
         self._done = self._held.startswith('"')
         return _ESCAPE.sub(_unescaped, text)
@@ -42,6 +48,7 @@ class FreeText:
         """What is left when no piece follows."""
         if self._done or self._begun:
             return ""
+        self._done = True
         return _unwrapped(self._held)
 
     def _begin(self) -> bool:
@@ -51,22 +58,26 @@ class FreeText:
         return self._begun
 
 
-def _whole(text: str) -> int:
-    match = _WHOLE.match(text)
+def _certain(text: str) -> int:
+    match = _CERTAIN.match(text)
     return match.end() if match is not None else 0
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    try:
-        return str(msgspec.json.decode(f'"{escape[0]}"'))
-    except msgspec.DecodeError:
-        return escape[0]
+    """What an escape means; one that JSON does not know stays as it was written."""
+    written = escape[0]
+    if len(written) == 2:
+        return _MEANT.get(written[1], written)
+    return bytes.fromhex(written.replace("\\u", "")).decode("utf-16-be", "replace")
 
 
 def _unwrapped(raw: str) -> str:
+    """The text of JSON that is of another form, where it has one. An empty object holds an empty text."""
     try:
         value: Any = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return raw
+    if value == {}:
+        return ""
     value = value.get("input") if isinstance(value, dict) else value
     return value if isinstance(value, str) else raw

@@ -5,19 +5,18 @@ some kinds of provider. Nothing here asks a provider: what discovery learns is l
 """
 
 import tomllib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from ore.backends.base import Capabilities
+from ore.backends.base import Capabilities, JsonObject, Sampling
 from ore.core.callable_tools import TOOL_TYPES
-
-EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""The words for `reasoning.effort`, from least to most."""
+from ore.protocol.configuration import EFFORTS
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +49,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How `reasoning.effort` is said: not at all, as a word, as a budget of tokens, as thinking that adapts, or to the
     chat template."""
     efforts: tuple[str, ...] = ()
-    """The words for it that are understood, of those in `EFFORTS`; others are said as the nearest. Empty: all."""
+    """The words for it that are understood; see `nearest_effort`. Empty: all."""
     summarised: bool = True
     """Whether what it shows of its reasoning is a summary of it."""
     reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
@@ -75,11 +74,23 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether its thinking is only taken back behind the same words as before, so that a misfit must be let go."""
 
     def nearest_effort(self, wanted: str) -> str:
-        """The word that is understood and means most nearly what was asked for; of two, the greater one."""
-        if not self.efforts or wanted in self.efforts or wanted not in EFFORTS:
+        """The most of what is understood that is not more than was asked for; the least, where all is more."""
+        if not self.efforts:
             return wanted
-        place = EFFORTS.index(wanted)
-        return min(self.efforts, key=lambda word: (abs(EFFORTS.index(word) - place), -EFFORTS.index(word)))
+        known = sorted(self.efforts, key=EFFORTS.index)
+        return next((word for word in reversed(known) if EFFORTS.index(word) <= EFFORTS.index(wanted)), known[0])
+
+    def sampled(self, asked: Sampling) -> JsonObject:
+        """What of it the model takes, by OpenAI's names."""
+        taken: JsonObject = {
+            "temperature": asked.temperature if self.sampling else None,
+            "top_p": asked.top_p if self.sampling else None,
+            "presence_penalty": asked.presence_penalty if self.penalties else None,
+            "frequency_penalty": asked.frequency_penalty if self.penalties else None,
+            "seed": asked.seed if self.seed else None,
+            "stop": list(asked.stop) or None if self.stop else None,
+        }
+        return {name: value for name, value in taken.items() if value is not None}
 
     def capabilities(self) -> Capabilities:
         """What of it `GET /v1/models` shows and routing asks for."""
@@ -110,9 +121,13 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
 @lru_cache(maxsize=4096)
 def profile_of(kind: str, model: str) -> Profile:
     """The profile of a provider's model, by the provider's kind and the model's name there."""
+    return _made_of(_rows(), kind, model)
+
+
+def _made_of(rows: Iterable[_Row], kind: str, model: str) -> Profile:
     bare = model.lower().rsplit("/", 1)[-1]
     fields: dict[str, Any] = {}
-    for row in _rows():
+    for row in rows:
         if (not row.kinds or kind in row.kinds) and any(fnmatchcase(bare, pattern) for pattern in row.models):
             fields |= row.profile
     return msgspec.convert(fields, Profile)

@@ -20,6 +20,7 @@ from ore.backends.base import Health, Load, Model, ModelRequest
 from ore.backends.dialect import Decoder, Dialect, Listed, Unintelligible, UpstreamError
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.upstream import Answer, Refused, Upstream
+from ore.backends.upstream_errors import CONTEXT_TOO_LONG, NO_QUOTA, read_error
 from ore.core.deltas import Delta, Finish
 from ore.errors import (
     CONTEXT_TOO_LONG,
@@ -172,7 +173,7 @@ class Provider:
             self._list_at = self._clock() + ttl  # not when whoever wanted to know has left
 
     def _error(self, refused: Refused) -> UpstreamError:
-        error = self._dialect.error(refused.status, refused.body)
+        error = read_error(refused.status, refused.body)
         if error.retry_after is None:
             error.retry_after = refused.retry_after
         return error
@@ -268,7 +269,8 @@ class _Deltas:
         except _GARBAGE:
             self._fault = self._provider._garbage()
         if self._done and not self._finished:
-            self._fault = self._provider._upstream.broken_off()
+            garbage = self._answer.whole  # one body that is no answer; a stream may have lost its end
+            self._fault = self._provider._garbage() if garbage else self._provider._upstream.broken_off()
 
     _finished = False
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 from yarl import URL
 
 from ore.backends.base import JsonObject
-from ore.backends.event_stream import EventReader, EventTooLong
+from ore.backends.event_stream import BodyReader, EventReader, EventTooLong
 from ore.errors import DeadlineExceeded, ModelFailed, ServerFault
 from ore.hosts import is_loopback
 
@@ -229,21 +229,25 @@ class Answer:
     def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse, first_byte_seconds: float) -> None:
         self._upstream = upstream
         self._response = response
-        self._events = EventReader()
+        self._events: EventReader | BodyReader = EventReader()
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._heard = False
+        self._begun = False
         self._late: ServerFault | None = None
         self._seconds = first_byte_seconds
         self._timer = self._loop.call_later(first_byte_seconds, self._watch)
         self.ended = False
         """Whether its reader has heard all that it wanted."""
+        self.whole = False
+        """Whether it is a JSON object instead of a stream; its body is the only event then."""
 
     async def read(self) -> list[bytes]:
         """The data of the next events, at least one; none when the answer is over. Raises `ServerFault`."""
         while True:
             try:
                 chunk = await self._response.content.readany()
+                self._look_at(chunk)
                 events = self._events.feed(chunk) if chunk else self._events.end()
             except (aiohttp.ClientError, OSError) as error:
                 raise self._late or self._upstream.broken_off() from error
@@ -261,6 +265,13 @@ class Answer:
 
     def close(self) -> None:
         self._timer.cancel()
+
+    def _look_at(self, chunk: bytes) -> None:
+        """Some servers stream nothing, whatever they are asked; others call a stream JSON, but none begins with `{`."""
+        if not self._begun and chunk.strip():
+            self._begun = True
+            if self._response.content_type == "application/json" and chunk.lstrip().startswith(b"{"):
+                self._events, self.whole = BodyReader(MAX_BODY_BYTES), True
 
     def _watch(self) -> None:
         """Silence that is too long ends the answer: closing the connection wakes its reader."""

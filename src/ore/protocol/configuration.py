@@ -22,6 +22,7 @@ INCLUDES = (
 TRUNCATIONS = ("auto", "disabled")
 SERVICE_TIERS = ("auto", "default", "flex", "priority", "scale", "fast", "ultrafast")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""From least to most."""
 MAX_STOPS = 16
 MIN_COMPACT_THRESHOLD = 1000
 _FORMAT_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

@@ -13,6 +13,7 @@ import msgspec
 
 from ore.backends.local.call_forms import is_raw
 from ore.backends.local.grammar import Markup
+from ore.backends.markers import certain
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import Delta, Reasoning, Text, ToolArguments, ToolCall
 
@@ -119,7 +120,7 @@ class OutputParser:
             self._fresh = not self._buffer
         marker = self._markup.think_close
         at = self._buffer.find(marker)
-        end = at if at >= 0 else _certain(self._buffer, marker)
+        end = at if at >= 0 else certain(self._buffer, marker)
         self._emit_reasoning(len(self._buffer[:end].rstrip("\n")))
         if at < 0:
             return False
@@ -139,7 +140,7 @@ class OutputParser:
             self._emit_text(len(self._buffer))
             return False
         at = self._buffer.find(self._open)
-        end = at if at >= 0 else _certain(self._buffer, self._open)
+        end = at if at >= 0 else certain(self._buffer, self._open)
         visible = self._buffer[:end]
         shown = visible.rstrip("\n") if visible.strip() or not self._fresh else ""
         self._emit_text(len(shown))
@@ -181,7 +182,7 @@ class OutputParser:
         close, again = self._raw_close, self._markup.call.between + self._open
         at = self._buffer.find(close)
         if at < 0:
-            self._emit_raw(_certain(self._buffer, close))
+            self._emit_raw(certain(self._buffer, close))
             return False
         self._emit_raw(at)
         after = self._buffer[len(close) :]
@@ -198,7 +199,7 @@ class OutputParser:
         """After the arguments: up to the close marker there is nothing to tell."""
         at = self._buffer.find(self._close)
         if at < 0:
-            self._drop(_certain(self._buffer, self._close))
+            self._drop(certain(self._buffer, self._close))
             return False
         self._drop(at + len(self._close))
         self._close_call()
@@ -349,14 +350,6 @@ class _Value:
             return len(text)
         self.done = True
         return match.start()
-
-
-def _certain(text: str, marker: str) -> int:
-    """How many characters at the start of `text` cannot belong to a marker that is still being written."""
-    for size in range(min(len(marker) - 1, len(text)), 0, -1):
-        if text.endswith(marker[:size]):
-            return len(text) - size
-    return len(text)
 
 
 def _begun(held: str) -> str:

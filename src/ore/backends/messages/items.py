@@ -1,6 +1,6 @@
 """Items as the conversation of a Messages request: strict turns, each call answered at once, thinking where it was.
 
-Pure, and one way only: `messages_answer` reads what comes back. It says what a conversation is, never how it is to be
+Pure, and one way only: `decoder` reads what comes back. It says what a conversation is, never how it is to be
 sampled. What cannot be said and cannot be left out is an `InvalidRequest`.
 """
 

@@ -2,7 +2,7 @@
 
 Items are told one after the other: what a later one says is held until the one before it is over. Each item knows what
 it has said, so that whatever an upstream says twice, late, or only at the end, is said once. What an item may say is
-`responses_tracks`; this module knows which event belongs to which item, and in which order they go out.
+`tracks`; this module knows which event belongs to which item, and in which order they go out.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.dialect import UpstreamError
-from ore.backends.responses_errors import FAILED, told_error
-from ore.backends.responses_tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
+from ore.backends.dialect import Unintelligible, UpstreamError
+from ore.backends.responses.tracks import MESSAGE, REASONING, Call, Known, Passed, Spoken, Track, track_of
+from ore.backends.upstream_errors import FAILED, error_in_stream
 from ore.core.deltas import Delta, Finish, Reasoning, ReasoningSummary, Refusal, Text, Usage
 
 
@@ -123,9 +123,10 @@ class ResponsesDecoder:
             return self._annotate(event)
         if kind in _ENDS:
             return self._end(kind, event.get("response"))
+        if not kind and event.get("object") == "response":
+            return self._hear_whole(event)
         if kind in ("error", "response.error") or (not kind and "error" in event):
-            nested = event.get("error")
-            raise told_error(nested if isinstance(nested, dict) else event)
+            raise error_in_stream(event)
         return self._pass_on(kind, event)
 
     def _hear_done(self, row: _Row, event: JsonObject) -> Sequence[Delta]:
@@ -203,14 +204,19 @@ class ResponsesDecoder:
         if status not in _ENDS.values():
             status = _ENDS[kind]
         if status == "failed":
-            error = response.get("error")
-            raise told_error(error if isinstance(error, dict) else {})
+            raise error_in_stream(response.get("error"))
         if status == "cancelled":
             raise UpstreamError(FAILED, "It cancelled the response.", code="cancelled")
         output = response.get("output")
         told = self._reconcile([item for item in output if _is_item(item)] if isinstance(output, list) else [])
         deltas = [*told, *self._close_all()]
         return [*deltas, self._finish(status, response)]
+
+    def _hear_whole(self, response: JsonObject) -> Sequence[Delta]:
+        """The answer of an upstream that streams nothing."""
+        if response.get("status") not in _ENDS.values():
+            raise Unintelligible("a response that has not ended")
+        return self._end("response.completed", response)
 
     def _reconcile(self, output: list[JsonObject]) -> list[Delta]:
         """Say what only the finished response tells.

@@ -4,8 +4,6 @@ Blocks come one after the other; each kind has a class that says what becomes of
 not known are passed over: the API adds some from time to time. It knows of the request only what it is given.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -13,7 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.dialect import UpstreamError, packed
+from ore.backends.dialect import packed
+from ore.backends.free_text import FreeText
+from ore.backends.upstream_errors import error_in_stream
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import (
     Annotation,
@@ -36,29 +36,12 @@ Deltas = Sequence[Delta]
 ANSWER_TOOL: Final = "give_answer"
 """The tool that a model without structured output is made to call; its input is the answer."""
 
-STATUSES: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 429,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""Type of an error -> HTTP's status. A bill that was not paid is a quota that is used up."""
-
 _TIERS: Final = {"standard": "default", "priority": "priority", "batch": "batch"}
 _REASONS: Final[dict[str, Literal["max_output_tokens", "content_filter"]]] = {
     "max_tokens": "max_output_tokens",
     "model_context_window_exceeded": "max_output_tokens",
     "refusal": "content_filter",
 }
-_TOO_LONG: Final = ("prompt is too long", "exceed context limit", "exceeds the maximum number of tokens")
-_CONTEXT_TOO_LONG: Final = "context_length_exceeded"
 
 
 class _Delta(Struct, frozen=True):
@@ -83,6 +66,7 @@ class _Block(Struct, frozen=True):
     input: Any = None
     tool_use_id: str = ""
     content: Any = None
+    citations: list[JsonObject] | None = None
 
 
 class _Details(Struct, frozen=True):
@@ -102,23 +86,6 @@ class _Message(Struct, frozen=True):
     usage: _Usage | None = None
 
 
-class Problem(Struct, frozen=True):
-    """What an error says of itself."""
-
-    type: str = ""
-    message: str = ""
-
-    def error(self, status: int | None = None) -> UpstreamError:
-        """As an `UpstreamError`, under HTTP's status where there was one."""
-        said = self.message or self.type or "no reason was given"
-        status = STATUSES.get(self.type, 500) if status is None else status
-        if status == 402 or self.type == "billing_error" or "credit balance is too low" in said:
-            return UpstreamError(429, said, code="insufficient_quota")
-        if status in (400, 413) and any(words in said for words in _TOO_LONG):
-            return UpstreamError(400, said, code=_CONTEXT_TOO_LONG)
-        return UpstreamError(status, said, code="" if status == 400 else self.type)
-
-
 class _Event(Struct, frozen=True):
     type: str
     index: int = 0
@@ -126,10 +93,19 @@ class _Event(Struct, frozen=True):
     content_block: _Block = _Block()
     message: _Message = _Message()
     usage: _Usage | None = None
-    error: Problem = Problem()
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+
+
+class _Whole(Struct, frozen=True):
+    """A message that was not streamed."""
+
+    content: list[_Block]
+    usage: _Usage | None = None
+    stop_reason: str | None = None
+    stop_details: JsonObject | None = None
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -145,7 +121,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Whether a web search is to say what it found."""
 
 
-class Answer:
+class MessagesDecoder:
     """Reads one answer. See `ore.backends.dialect.Decoder`."""
 
     def __init__(self, reading: Reading) -> None:
@@ -166,12 +142,23 @@ class Answer:
         if event.type == "content_block_delta":
             block = self._blocks.get(event.index)
             return block.delta(event.delta) if block is not None else ()
+        if event.type == "message":
+            return self._whole(msgspec.json.decode(data, type=_Whole))
         read = _EVENTS.get(event.type)
         return read(self, event) if read is not None else ()
 
     def end(self) -> Deltas:
         """Nothing: an answer without `message_stop` was broken off."""
         return ()
+
+    def _whole(self, message: _Whole) -> Deltas:
+        """The answer of a provider that streams nothing."""
+        deltas: list[Delta] = []
+        for block in message.content:
+            reader = _READERS.get(block.type, _Reader)(self, block)
+            deltas += [*reader.begin(), *reader.end()]
+        self._ends(message.stop_reason, message.stop_details, message.usage)
+        return [*deltas, *self._stopped()]
 
     def _started(self, event: _Event) -> Deltas:
         self._count(event.message.usage)
@@ -187,12 +174,15 @@ class Answer:
         return block.end() if block is not None else ()
 
     def _message_changed(self, event: _Event) -> Deltas:
-        self._stop_reason = event.delta.stop_reason or self._stop_reason
-        self._stop_details = event.delta.stop_details or self._stop_details
-        self._count(event.usage)
+        self._ends(event.delta.stop_reason, event.delta.stop_details, event.usage)
         return ()
 
-    def _stopped(self, _: _Event) -> Deltas:
+    def _ends(self, reason: str | None, details: JsonObject | None, usage: _Usage | None) -> None:
+        self._stop_reason = reason or self._stop_reason
+        self._stop_details = details or self._stop_details
+        self._count(usage)
+
+    def _stopped(self, _: _Event | None = None) -> Deltas:
         why = self._stop_details.get("explanation")
         refused = (Refusal(why),) if self._stop_reason == "refusal" and isinstance(why, str) and why else ()
         reason = _REASONS.get(self._stop_reason) or ("tool_calls" if self.called else "stop")
@@ -200,7 +190,7 @@ class Answer:
         return (*refused, Finish(reason, _counted(self._usage), _TIERS.get(tier, tier) if tier else None))
 
     def _failed(self, event: _Event) -> Deltas:
-        raise event.error.error()
+        raise error_in_stream(event.error)
 
     def _count(self, usage: _Usage | None) -> None:
         """Counts are cumulative: what is told later replaces what was told before."""
@@ -220,20 +210,20 @@ def _counted(usage: _Usage) -> Usage:
     )
 
 
-_EVENTS: Final[dict[str, Callable[[Answer, _Event], Deltas]]] = {
-    "message_start": Answer._started,
-    "content_block_start": Answer._block_started,
-    "content_block_stop": Answer._block_stopped,
-    "message_delta": Answer._message_changed,
-    "message_stop": Answer._stopped,
-    "error": Answer._failed,
+_EVENTS: Final[dict[str, Callable[[MessagesDecoder, _Event], Deltas]]] = {
+    "message_start": MessagesDecoder._started,
+    "content_block_start": MessagesDecoder._block_started,
+    "content_block_stop": MessagesDecoder._block_stopped,
+    "message_delta": MessagesDecoder._message_changed,
+    "message_stop": MessagesDecoder._stopped,
+    "error": MessagesDecoder._failed,
 }
 
 
 class _Reader:
     """A block that is passed over, whatever comes in it."""
 
-    def __init__(self, answer: Answer, block: _Block) -> None:
+    def __init__(self, answer: MessagesDecoder, block: _Block) -> None:
         self.answer = answer
         self.block = block
 
@@ -252,7 +242,7 @@ class _TextReader(_Reader):
 
     def begin(self) -> Deltas:
         self._length = len(self.block.text)
-        self._citations: list[JsonObject] = []
+        self._citations = list(self.block.citations or ())
         text = (Text(self.block.text),) if self.block.text else ()
         begun = (Begin("part"),) if self.answer.speaking else ()
         self.answer.speaking = True
@@ -304,11 +294,11 @@ class _RedactedReader(_Reader):
 class _CallReader(_Reader):
     """A call of the request's tools, under the client's names; or the answer, where a tool stands for it."""
 
-    def __init__(self, answer: Answer, block: _Block) -> None:
+    def __init__(self, answer: MessagesDecoder, block: _Block) -> None:
         super().__init__(answer, block)
         self._tool = answer.reading.tools.get(block.name)
         self._answers = bool(block.name) and block.name == answer.reading.answer_tool
-        self._free = _FreeText() if self._tool is not None and self._tool.kind == "custom_tool_call" else None
+        self._free = FreeText() if self._tool is not None and self._tool.kind == "custom_tool_call" else None
         self._said = False
 
     def begin(self) -> Deltas:
@@ -410,54 +400,3 @@ def _annotation(citation: JsonObject, length: int) -> JsonObject:
         "cited_text": citation.get("cited_text") or "",
         "location": {"type": citation.get("type")} | {k: v for k, v in citation.items() if k not in told},
     }
-
-
-class _FreeText:
-    """The string of `{"input": "..."}`, piece by piece, whatever the cuts: they may be in the middle of an escape."""
-
-    _HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-    _WHOLE: Final = re.compile(
-        r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
-        r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*"
-    )
-    """Characters and escapes that are complete; a surrogate only with its other half."""
-
-    def __init__(self) -> None:
-        self._left = ""
-        self._inside = self._closed = False
-
-    def feed(self, piece: str) -> str:
-        """What of the text is certain now."""
-        self._left += piece
-        if not self._inside:
-            head = self._HEAD.match(self._left)
-            if head is None:
-                return ""
-            self._left, self._inside = self._left[head.end() :], True
-        if self._closed:
-            return ""
-        whole = self._WHOLE.match(self._left)
-        assert whole is not None  # noqa: S101
-        self._left = self._left[whole.end() :]
-        self._closed = self._left.startswith('"')
-        return _unescaped(whole[0])
-
-    def end(self) -> str:
-        """What was not of the form: as the model wrote it."""
-        return "" if self._inside else _input_of(self._left)
-
-
-def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-    return str(json.loads(f'"{text}"', strict=False)).encode("utf-8", "replace").decode()
-
-
-def _input_of(written: str) -> str:
-    try:
-        value = msgspec.json.decode(written or "{}")
-    except msgspec.DecodeError:
-        return written
-    if not isinstance(value, dict) or not value:
-        return "" if value == {} else written
-    return value["input"] if isinstance(value.get("input"), str) else written

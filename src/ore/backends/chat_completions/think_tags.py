@@ -6,6 +6,8 @@ the model talks about.
 
 from typing import Final
 
+from ore.backends.markers import certain
+
 THINK_TAGS: Final = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
@@ -75,11 +77,3 @@ class ThinkTags:
         if size:
             self._out.append((reasoning, self._held[:size]))
             self._held = self._held[size:]
-
-
-def certain(text: str, marker: str) -> int:
-    """How many characters at the start of `text` cannot belong to a marker that is still being written."""
-    for size in range(min(len(marker) - 1, len(text)), 0, -1):
-        if text.endswith(marker[:size]):
-            return len(text) - size
-    return len(text)

@@ -1,30 +1,21 @@
-"""The dialect of Anthropic's Messages API (version 2023-06-01), which other providers speak too.
+"""The body of a Messages request. What excludes what is decided here, once.
 
-A request's body is put together here; `messages_items` tells the conversation, `messages_schemas` what a schema may
-be, and `messages_answer` reads what comes back. What is lost on the way is in `docs/providers/anthropic.md`.
+The conversation in it is `items`, what a schema may be is `schemas`. It asks for no more than the model's profile says
+that it takes.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
-from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
-from ore.backends.dialect import Asked, Listed, Unintelligible, UpstreamError
-from ore.backends.messages_answer import ANSWER_TOOL, Answer, Problem, Reading
-from ore.backends.messages_items import Conversation, conversation
-from ore.backends.messages_schemas import Room, closed, tool_schema
+from ore.backends.messages.decoder import ANSWER_TOOL, Reading
+from ore.backends.messages.items import Conversation, conversation
+from ore.backends.messages.schemas import Room, closed, tool_schema
 from ore.backends.profiles import Profile
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import plan
-
-VERSION: Final = "2023-06-01"
-"""Of the API. 2026-10-21 differs in what is used here only by taking no `temperature` and `top_p` of any model."""
-
-BINDING_BETA: Final = "thinking-binding-controls-2026-08-01"
-"""Has the API let go of thinking that no longer fits, instead of refusing the request."""
 
 BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768, "max": 65_536}
 """Effort -> tokens to think with, for models that take a budget."""
@@ -33,7 +24,6 @@ MIN_BUDGET: Final = 1024
 BUDGET_SHARE: Final = 0.75
 """Of the tokens of an answer, those that thinking may take at most: the rest is for what is said."""
 
-EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
 DEFAULT_EFFORT: Final = "medium"
 
 _TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
@@ -42,112 +32,8 @@ _MUST_FIT: Final = "Answer with one JSON value that matches this JSON Schema, an
 _MUST_BE_OBJECT: Final = "Answer with one JSON object, and with nothing else around it."
 
 
-class Messages:
-    """See `ore.backends.dialect.Dialect`."""
-
-    name = "Messages API"
-    path = "messages"
-    models_path = "models?limit=1000"
-
-    def key_headers(self, key: str) -> dict[str, str]:
-        version = {"anthropic-version": VERSION}
-        return {"x-api-key": key, **version} if key else version
-
-    def ask(self, request: ModelRequest, profile: Profile, origin: str) -> Asked:
-        """See `Dialect.ask`."""
-        asking = _Asking(request, profile, origin)
-        headers = {"anthropic-beta": BINDING_BETA} if asking.binds() else {}
-        return Asked(asking.body(), Answer(asking.reading()), headers)
-
-    def error(self, status: int, body: bytes) -> UpstreamError:
-        try:
-            return msgspec.json.decode(body, type=_Failure).error.error(status)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return Problem(message=body[:500].decode("utf-8", "replace")).error(status)
-
-    def models(self, body: bytes) -> list[Listed]:
-        try:
-            listing = msgspec.json.decode(body, type=_Listing)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise Unintelligible(str(error)) from None
-        return [_listed(model) for model in listing.data if model.lifecycle != "retired"]
-
-    def counting(self, request: ModelRequest, profile: Profile, origin: str) -> tuple[str, JsonObject]:
-        """Without bound thinking, which could only be sent with a header; it counts for nothing when it is old."""
-        return "messages/count_tokens", _Asking(request, profile, origin).counted_body()
-
-    def counted(self, body: bytes) -> int:
-        try:
-            return msgspec.json.decode(body, type=_Counted).input_tokens
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise Unintelligible(str(error)) from None
-
-
-class _Failure(Struct):
-    error: Problem
-
-
-class _Counted(Struct):
-    input_tokens: int
-
-
-class _Model(Struct):
-    id: str
-    created_at: str = ""
-    lifecycle: str = ""
-    max_input_tokens: int | None = None
-    max_tokens: int | None = None
-    capabilities: JsonObject | None = None
-
-
-class _Listing(Struct):
-    data: list[_Model]
-
-
-def _listed(model: _Model) -> Listed:
-    facts: JsonObject = {} if model.capabilities is None else _facts(model.capabilities)
-    if model.max_input_tokens:
-        facts["context_window"] = model.max_input_tokens
-    if model.max_tokens:
-        facts["max_output_tokens"] = model.max_tokens
-    return Listed(id=model.id, created=_seconds(model.created_at), owned_by="anthropic", facts=facts)
-
-
-def _seconds(moment: str) -> int:
-    try:
-        return max(0, int(datetime.fromisoformat(moment).timestamp()))
-    except (ValueError, OverflowError):
-        return 0
-
-
-def _facts(capabilities: JsonObject) -> JsonObject:
-    """What of the capabilities says more than the family's profile; a key that is missing says nothing."""
-    facts: JsonObject = {}
-    for name, key in (("images", "image_input"), ("files", "pdf_input"), ("reasoning", "thinking")):
-        if (able := _able(capabilities, key)) is not None:
-            facts[name] = able
-    if (able := _able(capabilities, "structured_outputs")) is not None:
-        facts["json_schema"] = "native" if able else "tool"
-    if _able(capabilities, "thinking", "types", "adaptive"):
-        facts["effort"] = "adaptive"
-        if levels := tuple(level for level in EFFORTS if _able(capabilities, "effort", level)):
-            facts["efforts"] = levels
-    elif (able := _able(capabilities, "thinking", "types", "enabled")) is not None:
-        facts["effort"] = "budget" if able else "none"
-    if facts.get("reasoning") and _able(capabilities, "thinking", "types", "disabled") is False:
-        facts["thinks"] = "always"
-    return facts
-
-
-def _able(capabilities: Any, *path: str) -> bool | None:
-    for key in path:
-        capabilities = capabilities.get(key) if isinstance(capabilities, dict) else None
-    able = capabilities.get("supported") if isinstance(capabilities, dict) else None
-    return able if isinstance(able, bool) else None
-
-
-class _Asking:
-    """One request on its way into the API's words. What excludes what is decided here, once.
+class Asking:
+    """One request on its way into the API's words.
 
     A call that must be made goes before thinking, where the model takes not both; thinking goes before a schema that
     is held by a tool, which then is asked for in words.
@@ -321,7 +207,7 @@ class _Asking:
             shown = _wanted(self._request).get("summary") is not None
             said["thinking"] = {"type": "adaptive", "display": "summarized" if shown else "omitted"}
             if asked is not None and self._profile.efforts:
-                config["effort"] = _nearest(asked, self._profile.efforts)
+                config["effort"] = self._profile.nearest_effort(asked)
         elif self._profile.thinks == "unasked":
             said["thinking"] = {"type": "disabled"}
         return said | ({"output_config": config} if config else {})
@@ -343,12 +229,6 @@ class _Asking:
 
 def _wanted(request: ModelRequest) -> JsonObject:
     return request.reasoning or {}
-
-
-def _nearest(asked: str, levels: Sequence[str]) -> str:
-    """The highest level that is not above the one asked for, or the lowest; `none` is below them all."""
-    rank = EFFORTS.index(asked) if asked in EFFORTS else -1
-    return next((level for level in reversed(levels) if EFFORTS.index(level) <= rank), levels[0])
 
 
 def _with_note(request: ModelRequest, note: str) -> ModelRequest:

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject
 from ore.backends.dialect import packed
-from ore.backends.responses_items import kept_reasoning
+from ore.backends.free_text import FreeText
+from ore.backends.responses.items import kept_reasoning
 from ore.core.callable_tools import CallableTool
 from ore.core.deltas import (
     Annotation,
@@ -247,7 +248,7 @@ class Call(Track):
         self._fields: JsonObject = {}
         self._pieces: list[str] = []
         self._begun = False
-        self._wrapped = False
+        self._free: FreeText | None = None
 
     def learn(self, item: JsonObject) -> Sequence[Delta]:
         """Who is called. The call begins when both its name and its id are known; done events may tell them too."""
@@ -259,12 +260,12 @@ class Call(Track):
 
     def leave(self) -> Sequence[Delta]:
         self.done = True
-        return ()
+        return self._left()
 
     def say(self, text: str) -> Sequence[Delta]:
         self.over = False
         self._pieces.append(text)
-        return (ToolArguments(text),) if self._begun and not self._wrapped else ()
+        return self._arguments(text) if self._begun else ()
 
     def say_rest(self, whole: str) -> Sequence[Delta]:
         said = "".join(self._pieces)
@@ -283,9 +284,7 @@ class Call(Track):
             self._fields = {"call_id": call_id, "name": ""} | self._fields
             deltas += self._begin()
         deltas += self.say_rest(whole) if whole else ()
-        if self._wrapped:
-            deltas.append(ToolArguments(_free_text("".join(self._pieces))))
-        return deltas
+        return [*deltas, *self._left()]
 
     def break_off(self) -> Sequence[Delta]:
         return self.complete(self.item)
@@ -295,19 +294,28 @@ class Call(Track):
         return isinstance(whole, str) and whole.startswith("".join(self._pieces))
 
     def _begin(self) -> list[Delta]:
-        """Under the client's name; a custom tool's text is told when it can be taken out of its argument."""
+        """Under the client's name; a custom tool's text is taken out of the argument that it stands in."""
         if self._begun:
             return []
         self._begun = True
         call_id, name = self._fields["call_id"], self._fields["name"]
         tool = self._known.names.get(name)
-        self._wrapped = tool is not None and tool.kind == "custom_tool_call" and self.kind == "function_call"
+        if tool is not None and tool.kind == "custom_tool_call" and self.kind == "function_call":
+            self._free = FreeText()
         if tool is None:
             call = ToolCall(call_id, name, self._call_kind, self._fields.get("namespace"))
         else:
             call = ToolCall(call_id, tool.name, tool.kind, tool.namespace)
-        said = "".join(self._pieces)
-        return [call, ToolArguments(said)] if said and not self._wrapped else [call]
+        return [call, *self._arguments("".join(self._pieces))]
+
+    def _arguments(self, written: str) -> list[Delta]:
+        text = written if self._free is None else self._free.feed(written)
+        return [ToolArguments(text)] if text else []
+
+    def _left(self) -> list[Delta]:
+        """What of free text is certain only when no more follows."""
+        text = "" if self._free is None else self._free.end()
+        return [ToolArguments(text)] if text else []
 
 
 class Passed(Track):
@@ -372,16 +380,6 @@ def _parts(item: JsonObject, field: str) -> list[JsonObject]:
     if isinstance(parts, str):
         parts = [{"type": "output_text", "text": parts}]
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-
-
-def _free_text(arguments: str) -> str:
-    """A custom tool's input, out of the one argument that stood for it; as it came where it is not there."""
-    try:
-        inside = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        return arguments
-    text = inside.get("input") if isinstance(inside, dict) else inside
-    return text if isinstance(text, str) else arguments
 
 
 def _is_text(value: Any) -> bool:

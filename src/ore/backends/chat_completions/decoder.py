@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.chat_calls import CallFunction, CallPiece, Calls
-from ore.backends.chat_errors import error_in_stream
+from ore.backends.chat_completions.calls import CallFunction, CallPiece, Calls
+from ore.backends.chat_completions.think_tags import ThinkTags
 from ore.backends.dialect import Unintelligible, packed
-from ore.backends.think_tags import ThinkTags
+from ore.backends.upstream_errors import error_in_stream
 from ore.core.deltas import (
     Annotation,
     Delta,
@@ -81,7 +81,7 @@ class _Chunk(Struct, gc=False):
 _decode: Final = msgspec.json.Decoder(_Chunk).decode
 
 
-class ChunkDecoder:
+class ChatCompletionsDecoder:
     """One for each answer."""
 
     def __init__(

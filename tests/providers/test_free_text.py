@@ -1,0 +1,55 @@
+"""Free text out of the JSON that stands for it, whoever the model's provider is."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ore.backends.free_text import FreeText
+
+ESCAPES = st.sampled_from(["\\", '"', "n", "u", "x", "d83d", "de00", "\\ud83d", "\\ude00", "\\u00e9", "\n", "😀"])
+
+
+def read(raw: str, size: int) -> str:
+    free = FreeText()
+    return "".join(free.feed(raw[at : at + size]) for at in range(0, len(raw), size)) + free.end()
+
+
+@given(st.text(), st.integers(1, 5), st.booleans())
+def test_it_comes_out_as_it_was_wrapped(text: str, size: int, ascii_only: bool) -> None:
+    """Whatever the text and however its JSON is cut."""
+    assert read(json.dumps({"input": text}, ensure_ascii=ascii_only), size) == text
+
+
+@given(st.lists(ESCAPES).map("".join), st.integers(1, 8))
+def test_whatever_a_model_escapes_can_be_encoded(inside: str, size: int) -> None:
+    """And does not depend on the cuts."""
+    raw = f'{{"input": "{inside}"}}'
+    text = read(raw, size)
+    assert text == read(raw, len(raw))
+    text.encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ('{"input": "cut \\', "cut "),
+        ('{"input": "cut \\u00', "cut "),
+        ('{"input": "cut \\ud83d\\ude', "cut "),
+        ('{"input": "a\nb"}', "a\nb"),
+        (r'{"input": "\u00e9\ud83d\ude00"}', "é😀"),
+        (r'{"input": "\ud83d, \ude00, \ud83d"}', "\ufffd, \ufffd, \ufffd"),
+        (r'{"input": "\d \u12 \uwhat"}', r"\d \u12 \uwhat"),
+        ('{"input": "x", "why": "y"}', "x"),
+        ("{}", ""),
+        ('{"other": 1}', '{"other": 1}'),
+        ('{"input": 1}', '{"input": 1}'),
+        ('"plain"', "plain"),
+        ("not json", "not json"),
+        ('{"x": 1, "input": "late"}', "late"),
+    ],
+)
+def test_sloppy_json_is_read(raw: str, text: str) -> None:
+    """What a model wrote is lost in no case."""
+    assert read(raw, len(raw)) == read(raw, 1) == text
