@@ -20,7 +20,7 @@ from ore.backends.base import Health, Load, Model, ModelRequest
 from ore.backends.dialect import Decoder, Dialect, Listed, Unintelligible, UpstreamError
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.upstream import Answer, Refused, Upstream
-from ore.backends.upstream_errors import CONTEXT_TOO_LONG, NO_QUOTA, read_error
+from ore.backends.upstream_errors import read_error
 from ore.core.deltas import Delta, Finish
 from ore.errors import (
     CONTEXT_TOO_LONG,

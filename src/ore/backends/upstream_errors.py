@@ -13,6 +13,7 @@ import msgspec
 
 from ore.backends.base import JsonObject
 from ore.backends.dialect import UpstreamError
+from ore.errors import CONTEXT_TOO_LONG, NO_QUOTA
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of an error that are looked at."""
@@ -20,8 +21,6 @@ MAX_BODY: Final = 64 * 1024
 FAILED: Final = 500
 """The status of an error that says nothing about itself: the provider's own."""
 
-CONTEXT_TOO_LONG: Final = "context_length_exceeded"
-NO_QUOTA: Final = "insufficient_quota"
 
 _TOO_LONG: Final = re.compile(
     r"context[ _](?:length|window|size|limit)"  # OpenAI, Anthropic, vLLM, SGLang, llama-server, LM Studio, Ollama

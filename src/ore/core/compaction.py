@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from ore.core.sealing import NotOurs
-from ore.errors import InvalidRequest, ModelFailed
+from ore.errors import CONTEXT_TOO_LONG, InvalidRequest, ModelFailed
 from ore.ids import NewId
 from ore.protocol.content import MAX_ENCRYPTED
 from ore.protocol.decoding import JsonObject
@@ -108,7 +108,7 @@ def item(sealed: str, item_id: str) -> JsonObject:
     """
     if len(sealed) > MAX_ENCRYPTED:
         message = "The messages of this conversation are too large to be compacted. Leave out images and files."
-        raise InvalidRequest(message, code="context_length_exceeded", param="input")
+        raise InvalidRequest(message, code=CONTEXT_TOO_LONG, param="input")
     return {"type": "compaction", "id": item_id, "encrypted_content": sealed}
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.errors import InvalidRequest, ModelFailed, OreError
+from ore.errors import CONTEXT_TOO_LONG, InvalidRequest, ModelFailed, OreError
 
 _BASE: Final = "http://engine"
 
@@ -183,7 +183,7 @@ def context_exceeded(tokens: int, context: int) -> InvalidRequest:
     return InvalidRequest(
         f"Your input is {tokens} tokens long, but this model's context holds {context} tokens, the answer included. "
         "Shorten the input, the tools or the history, or use a model with a larger context.",
-        code="context_length_exceeded",
+        code=CONTEXT_TOO_LONG,
         param="input",
     )
 
