@@ -527,6 +527,17 @@ def test_the_answer_of_a_function_is_text() -> None:
     assert heard(datas, profile, text_format=FORMAT) == [Text('{"a"'), Text(":1}"), Finish("stop")]
 
 
+def test_logprobs_and_citations_of_no_known_shape_are_left_out() -> None:
+    """They stand beside the answer: an answer is not given up for them."""
+    said = chunk({"content": "hi"}, citations=[5], search_results=[{"url": {}}, 7])
+    said["choices"][0]["logprobs"] = {"content": 5}
+    more = chunk({"content": "!"})
+    more["choices"][0]["logprobs"] = {"content": [{"token": "!", "logprob": -1, "bytes": [33], "top_logprobs": 5}]}
+    token = {"token": "!", "logprob": -1, "bytes": [33], "top_logprobs": []}
+    data = [json.dumps(each).encode() for each in (said, more)]
+    assert heard(data, Profile(logprobs=True), top_logprobs=1) == [Text("hi"), Text("!", (token,))]
+
+
 def test_logprobs_in_the_wires_shape() -> None:
     entry = {"token": "é", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "e", "logprob": -1}]}
     said = chunk({"content": "é"})

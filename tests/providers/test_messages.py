@@ -672,6 +672,19 @@ class TestAnswer:
         ]
         assert played(strange) == []
 
+    def test_a_block_without_an_end_is_over_when_the_next_begins(self) -> None:
+        """Or when the message is; some servers tell no end of blocks."""
+        whole = api.message(api.text("A"), api.tool_use("t", "f"), stop="tool_use")
+        cut = [event for event in whole if event["type"] != "content_block_stop"]
+        assert played(cut) == played(whole)
+
+    def test_blocks_between_each_other_are_not_of_the_api(self) -> None:
+        """Half the arguments of a call must not pass for all of them."""
+        begun, half, rest, _ = api.tool_use("t", "f", '{"a":', "1}")
+        other = api.tool_use("u", "g", "{}")[0] | {"index": 1}
+        with pytest.raises(Unintelligible):
+            played([begun | {"index": 0}, half | {"index": 0}, other, rest | {"index": 0}])
+
     def test_an_answer_without_an_end_has_none(self) -> None:
         """It was broken off."""
         decoder = MessagesDecoder(Reading(origin="x"))

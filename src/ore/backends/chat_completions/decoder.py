@@ -271,10 +271,10 @@ class ChatCompletionsDecoder:
     def _extras(self, chunk: _Chunk) -> None:
         """What some add beside the choices: citations (Perplexity, xAI) and usage (Groq)."""
         results = [result for result in chunk.search_results or () if isinstance(result, dict)]
-        titles = {result.get("url"): result for result in results}
+        titles = {address: result.get("title") for result in results if isinstance(address := result.get("url"), str)}
         for address in chunk.citations or titles:
             if isinstance(address, str):
-                self._cite({"url": address, "title": titles.get(address, {}).get("title")}, {})
+                self._cite({"url": address, "title": titles.get(address)}, {})
         if isinstance(chunk.x_groq, dict):
             self._usage = chunk.x_groq.get("usage") or self._usage
 
@@ -371,7 +371,7 @@ def _same_detail(one: JsonObject, other: JsonObject) -> bool:
 def _entries(logprobs: Any) -> tuple[JsonObject, ...]:
     """Logprobs in the wire's shape (section 6), where every field is required."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return tuple(_entry(raw, top=True) for raw in content or () if isinstance(raw, dict))
+    return tuple(_entry(raw, top=True) for raw in _objects(content))
 
 
 def _entry(raw: JsonObject, *, top: bool = False) -> JsonObject:
@@ -384,6 +384,9 @@ def _entry(raw: JsonObject, *, top: bool = False) -> JsonObject:
         "bytes": given if isinstance(given, list) else list(token.encode("utf-8", "replace")),
     }
     if top:
-        others = raw.get("top_logprobs")
-        entry["top_logprobs"] = [_entry(other) for other in others or () if isinstance(other, dict)]
+        entry["top_logprobs"] = [_entry(other) for other in _objects(raw.get("top_logprobs"))]
     return entry
+
+
+def _objects(values: Any) -> list[JsonObject]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.dialect import packed
+from ore.backends.dialect import Unintelligible, packed
 from ore.backends.free_text import FreeText
 from ore.backends.upstream_errors import error_in_stream
 from ore.core.callable_tools import CallableTool
@@ -133,6 +133,8 @@ class MessagesDecoder:
         self.searches: dict[str, JsonObject] = {}
         """Inputs of the provider's own tools, by the id of the call."""
         self._blocks: dict[int, _Reader] = {}
+        """The block that is open, by its index."""
+        self._cut: set[int] = set()
         self._usage = _Usage()
         self._stop_reason = ""
         self._stop_details: JsonObject = {}
@@ -140,8 +142,7 @@ class MessagesDecoder:
     def feed(self, data: bytes) -> Deltas:
         event = _decode(data)
         if event.type == "content_block_delta":
-            block = self._blocks.get(event.index)
-            return block.delta(event.delta) if block is not None else ()
+            return self._heard(event)
         if event.type == "message":
             return self._whole(msgspec.json.decode(data, type=_Whole))
         read = _EVENTS.get(event.type)
@@ -165,9 +166,26 @@ class MessagesDecoder:
         return ()
 
     def _block_started(self, event: _Event) -> Deltas:
+        over = self._blocks_over()
         block = event.content_block
         reader = self._blocks[event.index] = _READERS.get(block.type, _Reader)(self, block)
-        return reader.begin()
+        self._cut.discard(event.index)
+        return [*over, *reader.begin()]
+
+    def _heard(self, event: _Event) -> Deltas:
+        block = self._blocks.get(event.index)
+        if block is not None:
+            return block.delta(event.delta)
+        if event.index in self._cut:  # to leave it out would make another answer of this one
+            raise Unintelligible("blocks between each other")
+        return ()
+
+    def _blocks_over(self) -> Deltas:
+        """Blocks come one after the other: one whose end nobody told is over when something else begins."""
+        over = [delta for block in self._blocks.values() for delta in block.end()]
+        self._cut.update(self._blocks)
+        self._blocks.clear()
+        return over
 
     def _block_stopped(self, event: _Event) -> Deltas:
         block = self._blocks.pop(event.index, None)
@@ -183,11 +201,12 @@ class MessagesDecoder:
         self._count(usage)
 
     def _stopped(self, _: _Event | None = None) -> Deltas:
+        over = self._blocks_over()
         why = self._stop_details.get("explanation")
         refused = (Refusal(why),) if self._stop_reason == "refusal" and isinstance(why, str) and why else ()
         reason = _REASONS.get(self._stop_reason) or ("tool_calls" if self.called else "stop")
         tier = self._usage.service_tier
-        return (*refused, Finish(reason, _counted(self._usage), _TIERS.get(tier, tier) if tier else None))
+        return (*over, *refused, Finish(reason, _counted(self._usage), _TIERS.get(tier, tier) if tier else None))
 
     def _failed(self, event: _Event) -> Deltas:
         raise error_in_stream(event.error)
