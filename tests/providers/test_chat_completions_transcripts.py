@@ -695,6 +695,23 @@ async def test_errors_of_servers(name: str) -> None:
         assert fault.param == "input"
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "says_address"),
+    [
+        (302, {}, ModelFailed, True),
+        (404, {"detail": "Not Found"}, NotFound, True),
+        (404, {"error": {"message": "model 'm' not found"}}, NotFound, False),
+    ],
+)
+async def test_an_address_that_may_be_wrong_is_named(
+    status: int, body: Any, kind: type[HTTPFault], says_address: bool
+) -> None:
+    """A base URL without its `/v1` is a frequent mistake, and looks like a model that is not there."""
+    fault = await fault_of(as_json(body, status))
+    assert isinstance(fault, kind)
+    assert ("base_url" in fault.message) == says_address
+
+
 LISTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "OpenAI": ({"id": "m", "created": 5, "owned_by": "o"}, {}),
     "vLLM": ({"id": "m", "max_model_len": 8192}, {"context_window": 8192}),

@@ -189,10 +189,17 @@ class Provider:
                 code="upstream_unauthorized",
             )
         if status == 404:
+            place = f", or no API at [providers.{self.name}] base_url, which often ends in /v1"
             return NotFound(
-                f"The provider '{self.name}' has no model '{model}' for this server: {said}",
+                f"The provider '{self.name}' has no model '{model}'{'' if model in said else place}: {said}",
                 code="model_not_found",
                 param="model",
+            )
+        if 300 <= status < 400:
+            return ModelFailed(
+                f"The provider '{self.name}' only says that its API is elsewhere (HTTP {status}). Correct "
+                f"[providers.{self.name}] base_url.",
+                code="upstream_failed",
             )
         if status == 429:
             message = f"The provider '{self.name}' is asked too much: {said}"

@@ -62,7 +62,7 @@ _HEADERS_BY_STATUS: Final[dict[int, dict[str, str]]] = {
     401: {"www-authenticate": "Bearer"},
     409: {"x-should-retry": "false"},  # the SDK would repeat it (section 1), and a conflict does not mend itself
 }
-_ECHO: Final = 200  # characters of the caller's own path that an answer repeats
+_ECHO: Final = 200  # characters of the caller's own path that an answer repeats, and of a cause that the log does
 
 
 def as_fault(exc: BaseException) -> HTTPFault:
@@ -100,13 +100,18 @@ def to_http_response(exc: BaseException, wire: Wire | None = None) -> Response:
 
 
 def log_fault(exc: BaseException) -> None:
-    """Tell the operator: bugs with their traceback, failures of ours with their cause, the caller's mistakes not."""
-    fault = as_fault(exc)
-    if fault is not exc and isinstance(fault, InternalFault):
-        logger.error("unexpected error in request %s", current_request_id.get() or "-", exc_info=exc)
+    """Tell the operator: bugs with their traceback, failures of ours with their cause, the caller's mistakes not.
+
+    What an engine or a provider did is no bug of ours: its cause takes a line, and a traceback only when debugging.
+    """
+    fault, request_id = as_fault(exc), current_request_id.get() or "-"
+    if isinstance(fault, InternalFault) and (fault is not exc or exc.__cause__ is not None):
+        logger.error("unexpected error in request %s", request_id, exc_info=exc)
     elif isinstance(fault, ServerFault):
-        cause = exc if exc.__cause__ is not None else None
-        logger.warning("request %s: %d, %s", current_request_id.get() or "-", fault.status, fault, exc_info=cause)
+        cause = exc.__cause__
+        because = "" if cause is None else f" ({type(cause).__name__}: {' '.join(str(cause).split())[:_ECHO]})"
+        told = exc if cause is not None and logger.isEnabledFor(logging.DEBUG) else None
+        logger.warning("request %s: %d, %s%s", request_id, fault.status, fault, because, exc_info=told)
 
 
 def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Response | Awaitable[Response]]]:
