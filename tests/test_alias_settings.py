@@ -215,9 +215,20 @@ def test_what_a_server_with_providers_serves(
 
 def test_names_that_cannot_be_served_are_refused() -> None:
     """An unknown provider, a model that its provider may not be asked for, a file that would take an alias's name."""
-    with pytest.raises(StartupError, match=r"no PROVIDER/MODEL; there is fast, ore-tiny"):
+    with pytest.raises(StartupError, match=r"no PROVIDER/MODEL; did you mean openai/gpt-5\?"):
         resolve_models(known(aliases=("fast",)), "opnai/gpt-5")
     with pytest.raises(StartupError, match=r"default_model is x/y, which no .* defines, and no provider has; there is"):
         resolve_models(known(default_model="x/y"))
     with pytest.raises(StartupError, match=r"would be served as fast, which is an alias; rename one"):
         resolve_models(known(aliases=("fast",)), "/models/fast.gguf")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [("opnai/gpt-5", "did you mean openai/gpt-5?"), ("openai/", "did you mean"), ("x/y", "openai/MODEL")],
+)
+def test_a_model_of_a_provider_that_is_not_there_is_told_which_may_be_meant(wanted: str, hint: str) -> None:
+    """The provider may be written wrong, or the model be missing."""
+    with pytest.raises(StartupError) as caught:
+        resolve_models(known(default_model=wanted))
+    assert hint in caught.value.message

@@ -250,6 +250,14 @@ def test_the_running_server_is_used_with_what_it_serves(
     assert server.received[0]["model"] == "mine"
 
 
+def test_a_model_of_a_provider_need_not_be_listed(ore: Any, server: Server) -> None:
+    """A provider may have more models than it lists: the server is asked, and knows."""
+    server.models = ["openai/gpt-5"]
+    server.answers = [said("Yes.")]
+    assert ore("chat", "openai/gpt-5-new", "--url", server.url, "--once", "There?").stdout == "Yes.\n"
+    assert server.received[0]["model"] == "openai/gpt-5-new"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

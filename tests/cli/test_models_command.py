@@ -89,16 +89,14 @@ discover = false
 
 
 def test_aliases_and_models_of_providers(ore: Any, folder: Path) -> None:
-    """Aliases with their rule; of providers the models that somebody named, and a row for others they may have."""
+    """Aliases with their rule and what their first target can do; of providers the models that somebody named, and a
+    row for others they may have."""
     (folder / "ore.toml").write_text(PROVIDERS.replace("URL", "http://127.0.0.1:1"))
     rows = {row.pop("name"): row for row in json.loads(ore("models", "--json").output)}
     assert list(rows) == ["ore-tiny", "fast", "mix", "openai/gpt-5", "openai/org/other", "box/qwen", "box/*"]
     assert rows["fast"] == {
         "kind": "alias",
-        "context_window": None,
-        "tools": None,
-        "images": None,
-        "reasoning": None,
+        **{key: rows["ore-tiny"][key] for key in ("context_window", "tools", "images", "reasoning")},
         "targets": ["ore-tiny", "openai/gpt-5", "box/qwen"],
         "route": "ordered",
         "spill_waiting": 4,

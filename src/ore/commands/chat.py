@@ -130,7 +130,8 @@ def _model_at(url: str, model: str | None) -> str:
         raise StartupError(f"The server at {url} lists no models; name one: ore chat MODEL --url {url}.")
     if model and models and model not in models:
         _refuse_question(model)
-        raise StartupError(f"The server at {url} has no model {model}; it has {', '.join(models[:16])}.")
+        if "/" not in model:  # of a provider, which may have more than it lists
+            raise StartupError(f"The server at {url} has no model {model}; it has {', '.join(models[:16])}.")
     return model or models[0]
 
 

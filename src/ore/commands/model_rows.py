@@ -39,8 +39,11 @@ def list_models(settings: Settings, discovered: Discovered) -> list[Row]:
     here = {**served.models, **{name: ModelSettings(path=name) for name in BUNDLED_MODELS if name not in served.models}}
     rows = [
         *(_local(settings, name, model) for name, model in here.items()),
-        *(_alias(name, alias) for name, alias in settings.aliases.items()),
         *(row for name in settings.providers for row in _provided(served, name, discovered.get(name, {}))),
+    ]
+    able = {row["name"]: {key: row[key] for key in _able()} for row in rows}
+    rows[len(here) : len(here)] = [
+        _alias(name, alias, able.get(alias.targets[0], _able())) for name, alias in settings.aliases.items()
     ]
     return [{**row, "default": row["name"] == served.default_model} for row in rows]
 
@@ -66,9 +69,10 @@ def _trained_context(file: "Path") -> int | None:
         return None
 
 
-def _alias(name: str, alias: AliasSettings) -> Row:
+def _alias(name: str, alias: AliasSettings, first: Row) -> Row:
+    """What it can do is what its `first` target can, as in `GET /v1/models`."""
     rules = {key: value for key in RULES if (value := getattr(alias, key)) is not None}
-    return {"name": name, "kind": "alias", **_able(), "targets": list(alias.targets), **rules}
+    return {"name": name, "kind": "alias", **first, "targets": list(alias.targets), **rules}
 
 
 RULES: Final = ("route", "weights", "spill_waiting", "spill_seconds", "spill_tokens")

@@ -105,11 +105,21 @@ def _add(settings: Settings, models: dict[str, ModelSettings], wanted: str, sett
 
 
 def _unknown(settings: Settings, wanted: str, setting: str) -> str:
-    known = list(dict.fromkeys([*configured_names(settings), *BUNDLED_MODELS]))
-    close = difflib.get_close_matches(wanted, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}."
+    hint = _hint(settings, wanted)
     other = ", and no provider has" if settings.providers else ""
     if setting:
         return f"{setting} is {wanted}, which no [models.NAME] section defines{other}; {hint}"
     what = "no path of a .gguf file, no ORG/REPO:FILE.gguf and no PROVIDER/MODEL"
     return f"The model {wanted} is not configured, and is {what}; {hint}"
+
+
+def _hint(settings: Settings, wanted: str) -> str:
+    """What may have been meant, else what there is."""
+    provider, _, model = wanted.partition("/")
+    near = difflib.get_close_matches(provider, settings.providers, 1)
+    if near and provider_model(settings, f"{near[0]}/{model}"):
+        return f"did you mean {near[0]}/{model}?"
+    elsewhere = [f"{name}/{each}" for name, known in settings.providers.items() for each in known.models or ("MODEL",)]
+    known = list(dict.fromkeys([*configured_names(settings), *BUNDLED_MODELS, *elsewhere]))
+    close = difflib.get_close_matches(wanted, known, 1)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}."
