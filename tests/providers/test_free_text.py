@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ore.backends.free_text import FreeText
+from ore.backends.base import ModelRequest
+from ore.backends.chat_completions import ChatCompletions
+from ore.backends.dialect import Dialect
+from ore.backends.free_text import MAX_SHOWN_GRAMMAR, FreeText
+from ore.backends.messages import Messages
+from ore.backends.profiles import Profile
+from ore.backends.responses import Responses
 
 ESCAPES = st.sampled_from(["\\", '"', "n", "u", "x", "d83d", "de00", "\\ud83d", "\\ude00", "\\u00e9", "\n", "😀"])
 
@@ -53,3 +59,25 @@ def test_whatever_a_model_escapes_can_be_encoded(inside: str, size: int) -> None
 def test_sloppy_json_is_read(raw: str, text: str) -> None:
     """What a model wrote is lost in no case."""
     assert read(raw, len(raw)) == read(raw, 1) == text
+
+
+@pytest.mark.parametrize("dialect", [ChatCompletions(), Messages(), Responses()], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(
+    ("syntax", "definition", "told"),
+    [
+        ("lark", "start: /a+/", "Poems.\nThe input must match this Lark grammar:\nstart: /a+/"),
+        ("lark", "x" * (MAX_SHOWN_GRAMMAR + 1), "Poems."),
+        ("regex", "a+", "Poems."),
+    ],
+)
+def test_a_grammar_that_no_schema_says_is_told_in_words(
+    dialect: Dialect, syntax: str, definition: str, told: str
+) -> None:
+    """In every dialect, unless it is too long; a regular expression stands in the schema."""
+    form = {"type": "grammar", "syntax": syntax, "definition": definition}
+    poem = {"type": "custom", "name": "poem", "description": "Poems.", "format": form}
+    (tool,) = dialect.ask(ModelRequest(model="m", items=(), tools=(poem,)), Profile(), "p").body["tools"]
+    shown = tool.get("function", tool)
+    assert shown["description"] == told
+    schema = shown.get("parameters") or shown["input_schema"]
+    assert schema["properties"]["input"].get("pattern") == ("^(a+)$" if syntax == "regex" else None)

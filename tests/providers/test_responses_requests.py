@@ -252,7 +252,7 @@ def test_a_grammar_is_told_where_it_cannot_be_enforced() -> None:
     """A Lark grammar has no place in a schema."""
     form = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
     (tool,) = body_of(tools=({**SQL, "description": "Runs SQL.", "format": form},), profile=ANY)["tools"]
-    assert tool["description"] == 'Runs SQL.\nThe input matches this lark grammar:\nstart: "x"'
+    assert tool["description"] == 'Runs SQL.\nThe input must match this Lark grammar:\nstart: "x"'
     assert list(tool["parameters"]["properties"]) == ["input"]
 
 

@@ -1,6 +1,7 @@
 """Free text out of the JSON that a model wrapped it in, `{"input": "..."}`, as it is written.
 
-For models that know only functions: a custom tool is shown to them as a function of one string. What is not of that
+For models that know only functions: a custom tool is shown to them as a function of one string, and a grammar that no
+schema can hold it to is told in words. What is not of that
 shape is given as it came, at its end. Sloppy strings are read, and a text that is cut off ends before half an escape.
 It gives no text that cannot be encoded: half a surrogate pair becomes U+FFFD.
 """
@@ -9,6 +10,11 @@ import re
 from typing import Any, Final
 
 import msgspec
+
+from ore.core.callable_tools import CallableTool
+
+MAX_SHOWN_GRAMMAR: Final = 4000
+"""Characters of a custom tool's grammar that a model is shown; a longer one would be most of the prompt."""
 
 _HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _HIGH: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
@@ -22,6 +28,14 @@ _CERTAIN: Final = re.compile(
 )
 """Of a JSON string, what no later piece can change: neither half an escape, nor the first of two that may be a pair."""
 _MEANT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "/": "/"}
+
+
+def told_description(tool: CallableTool) -> str:
+    """A tool's description, with the Lark grammar of its free text: nobody holds the model to that here."""
+    form = tool.format
+    grammar = str(form.get("definition") or "") if form.get("syntax") == "lark" else ""
+    hint = f"The input must match this Lark grammar:\n{grammar}" if 0 < len(grammar) <= MAX_SHOWN_GRAMMAR else ""
+    return "\n".join(filter(None, (tool.description, hint)))
 
 
 class FreeText:

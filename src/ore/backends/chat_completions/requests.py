@@ -4,18 +4,14 @@ The conversation in it is `items`. A field is never sent in the hope that it is 
 they do not know.
 """
 
-from typing import Final
-
 from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.chat_completions.items import sent_messages
+from ore.backends.free_text import told_description
 from ore.backends.profiles import Profile
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import ToolPlan
-
-MAX_SHOWN_GRAMMAR: Final = 4000
-"""Characters of a custom tool's grammar that the model is shown; nobody holds it to the grammar here."""
 
 
 class AnswerTool(Struct, frozen=True):
@@ -83,16 +79,8 @@ def _named(definition: JsonObject) -> JsonObject:
 
 
 def _definition(tool: CallableTool) -> JsonObject:
-    description = "\n".join(filter(None, (tool.description, _grammar_hint(tool.format))))
     strict = tool.strict and tool.type == "function"  # of the others the client said nothing
-    return _function(tool.shown, description, tool.parameters, strict=strict)
-
-
-def _grammar_hint(form: JsonObject) -> str:
-    definition = str(form.get("definition") or "")
-    if form.get("syntax") != "lark" or not definition or len(definition) > MAX_SHOWN_GRAMMAR:
-        return ""
-    return f"The input must match this Lark grammar:\n{definition}"
+    return _function(tool.shown, told_description(tool), tool.parameters, strict=strict)
 
 
 def _sampling(request: ModelRequest, profile: Profile) -> JsonObject:

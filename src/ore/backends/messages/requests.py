@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.free_text import told_description
 from ore.backends.messages.decoder import ANSWER_TOOL, Reading
 from ore.backends.messages.items import Conversation, conversation
 from ore.backends.messages.schemas import Room, closed, tool_schema
@@ -168,8 +169,8 @@ class Asking:
 
     def _tool(self, tool: CallableTool) -> JsonObject:
         said: JsonObject = {"name": tool.shown, "input_schema": tool_schema(tool.parameters)}
-        if tool.description:
-            said["description"] = tool.description
+        if description := told_description(tool):
+            said["description"] = description
         if tool.type == "function" and tool.strict and self._profile.json_schema == "native":
             strict = closed(tool.parameters)
             if strict is not None and strict.get("type") == "object" and self._room.takes(strict):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ore.backends.base import JsonObject, ModelRequest
+from ore.backends.free_text import told_description
 from ore.backends.profiles import Profile
 from ore.backends.responses.items import sent_items
 from ore.core.callable_tools import CallableTool, callable_tools, tools_in
@@ -90,14 +91,10 @@ def _as_functions(request: ModelRequest, planned: ToolPlan) -> tuple[list[JsonOb
 
 def _function(tool: CallableTool) -> JsonObject:
     """A tool as a function. What no schema says of free text, its description does."""
-    form = tool.format
-    grammar = (
-        f"\nThe input matches this {form['syntax']} grammar:\n{form['definition']}" if "definition" in form else ""
-    )
     return {
         "type": "function",
         "name": tool.shown,
-        "description": tool.description + grammar,
+        "description": told_description(tool),
         "parameters": tool.parameters,
         "strict": tool.strict,
     }
