@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.backends.dialect import Unintelligible, packed
+from ore.backends.dialect import packed
 from ore.backends.free_text import FreeText
 from ore.backends.upstream_errors import error_in_stream
 from ore.core.callable_tools import CallableTool
@@ -132,9 +132,11 @@ class MessagesDecoder:
         """Whether a message is open: more text is another part of it."""
         self.searches: dict[str, JsonObject] = {}
         """Inputs of the provider's own tools, by the id of the call."""
-        self._blocks: dict[int, _Reader] = {}
-        """The block that is open, by its index."""
-        self._cut: set[int] = set()
+        self._block: _Reader | None = None
+        self._index = 0
+        """Of the block that is open."""
+        self._waiting: list[_Event] = []
+        """Events of blocks that began before that one was over."""
         self._usage = _Usage()
         self._stop_reason = ""
         self._stop_details: JsonObject = {}
@@ -142,7 +144,7 @@ class MessagesDecoder:
     def feed(self, data: bytes) -> Deltas:
         event = _decode(data)
         if event.type == "content_block_delta":
-            return self._heard(event)
+            return self._of_block(event)
         if event.type == "message":
             return self._whole(msgspec.json.decode(data, type=_Whole))
         read = _EVENTS.get(event.type)
@@ -165,31 +167,35 @@ class MessagesDecoder:
         self._count(event.message.usage)
         return ()
 
-    def _block_started(self, event: _Event) -> Deltas:
-        over = self._blocks_over()
-        block = event.content_block
-        reader = self._blocks[event.index] = _READERS.get(block.type, _Reader)(self, block)
-        self._cut.discard(event.index)
-        return [*over, *reader.begin()]
+    def _of_block(self, event: _Event) -> Deltas:
+        """The API tells one block after the other; those that others tell between each other wait for their turn."""
+        block = self._block
+        if block is not None and event.index != self._index:
+            self._waiting.append(event)
+            return ()
+        if event.type == "content_block_start":
+            over, shown = self._close(), event.content_block
+            self._index, self._block = event.index, _READERS.get(shown.type, _Reader)(self, shown)
+            return [*over, *self._block.begin()]
+        if block is None:
+            return ()
+        return self._close() if event.type == "content_block_stop" else block.delta(event.delta)
 
-    def _heard(self, event: _Event) -> Deltas:
-        block = self._blocks.get(event.index)
-        if block is not None:
-            return block.delta(event.delta)
-        if event.index in self._cut:  # to leave it out would make another answer of this one
-            raise Unintelligible("blocks between each other")
-        return ()
+    def _close(self) -> Deltas:
+        """End the block that is open, and let those speak that waited for it."""
+        block, self._block = self._block, None
+        waiting, self._waiting = self._waiting, []
+        deltas = [] if block is None else [*block.end()]
+        for event in waiting:
+            deltas += self._of_block(event)
+        return deltas
 
-    def _blocks_over(self) -> Deltas:
-        """Blocks come one after the other: one whose end nobody told is over when something else begins."""
-        over = [delta for block in self._blocks.values() for delta in block.end()]
-        self._cut.update(self._blocks)
-        self._blocks.clear()
-        return over
-
-    def _block_stopped(self, event: _Event) -> Deltas:
-        block = self._blocks.pop(event.index, None)
-        return block.end() if block is not None else ()
+    def _close_all(self) -> Deltas:
+        """Blocks whose end nobody told are over with the message."""
+        deltas: list[Delta] = []
+        while self._block is not None:
+            deltas += self._close()
+        return deltas
 
     def _message_changed(self, event: _Event) -> Deltas:
         self._ends(event.delta.stop_reason, event.delta.stop_details, event.usage)
@@ -201,7 +207,7 @@ class MessagesDecoder:
         self._count(usage)
 
     def _stopped(self, _: _Event | None = None) -> Deltas:
-        over = self._blocks_over()
+        over = self._close_all()
         why = self._stop_details.get("explanation")
         refused = (Refusal(why),) if self._stop_reason == "refusal" and isinstance(why, str) and why else ()
         reason = _REASONS.get(self._stop_reason) or ("tool_calls" if self.called else "stop")
@@ -231,8 +237,8 @@ def _counted(usage: _Usage) -> Usage:
 
 _EVENTS: Final[dict[str, Callable[[MessagesDecoder, _Event], Deltas]]] = {
     "message_start": MessagesDecoder._started,
-    "content_block_start": MessagesDecoder._block_started,
-    "content_block_stop": MessagesDecoder._block_stopped,
+    "content_block_start": MessagesDecoder._of_block,
+    "content_block_stop": MessagesDecoder._of_block,
     "message_delta": MessagesDecoder._message_changed,
     "message_stop": MessagesDecoder._stopped,
     "error": MessagesDecoder._failed,
