@@ -17,7 +17,7 @@ from msgspec import Struct
 from ore.backends.base import ModelRequest
 from ore.core import compaction
 from ore.core.callable_tools import effective_tools
-from ore.core.deltas import Delta, Finish, ReasoningState, Text, ToolArguments, ToolCall
+from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
@@ -211,10 +211,13 @@ async def _retrace(run: Run) -> Retrace:
 
 
 async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+    plain = retrace.over and calls.lets_all and sift.takes_none
     async for delta in deltas:
         if isinstance(delta, Finish):
             return delta
-        if sift.takes(delta):
+        if plain:
+            run.writer.write(delta)
+        elif sift.takes(delta):
             retrace.close()
             if retrace.over:
                 run.writer.close()
@@ -239,10 +242,13 @@ class _Sift:
         self._call = PendingCall("", "")
         self.calls: list[PendingCall] = []
 
+    @property
+    def takes_none(self) -> bool:
+        """Whether no tool runs here at all."""
+        return not self._names
+
     def takes(self, delta: Delta) -> bool:
-        if type(delta) is Text:  # nearly all deltas
-            self._open = False
-        elif isinstance(delta, ToolCall):
+        if isinstance(delta, ToolCall):
             self._open = delta.kind == "function_call" and delta.namespace is None and delta.name in self._names
             self._call = PendingCall(delta.call_id, delta.name)
             if self._open and allows(self._choice, delta.kind, delta.name, None):
