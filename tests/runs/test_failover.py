@@ -26,9 +26,9 @@ from ore.errors import (
 )
 from ore.protocol.decoding import JsonObject
 from ore.routing import breaker, sampling
+from ore.routing.route import MOST_NOTES, Passage
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
-from ore.routing.sampling import MOST_NOTES, Passage
 from ore.telemetry import Metrics
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]

@@ -19,8 +19,9 @@ from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
 from ore.routing.breaker import Breakers
 from ore.routing.cache import ResponseCache
+from ore.routing.route import Passage, Route
 from ore.routing.rules import Rule, Target
-from ore.routing.sampling import Build, Passage, Route, Sampling
+from ore.routing.sampling import Build, Sampling
 from ore.telemetry import Metrics
 
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 import msgspec
@@ -43,8 +43,10 @@ from ore.errors import (
 )
 from ore.protocol.decoding import JsonObject
 from ore.routing.breaker import Breaker, Breakers
-from ore.routing.cache import Hit, Lead, ResponseCache
-from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
+from ore.routing.cache import ResponseCache
+from ore.routing.recall import Recall
+from ore.routing.route import Passage, Route
+from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
 from ore.telemetry import Metrics
 
 logger = logging.getLogger("ore.routing")
@@ -58,46 +60,12 @@ PATIENCE: Final = 5.0
 GLANCE: Final = 0.25
 """Seconds after which a request that waits looks again: of many that wait, one probes the target for all."""
 
-MOST_NOTES: Final = 32
-"""What is remembered of a request's way: one that waits for hours in a queue asks again and again."""
-
 GO_ON: Final = (
     "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
 )
 
 Build = Callable[[Target], ModelRequest]
 """What a target is asked. Raises `InvalidRequest` when it cannot be asked that."""
-
-
-class Route(Struct, frozen=True, kw_only=True):
-    """What a client's name for a model stands for. `alias` is that name if the operator gave it."""
-
-    name: str
-    targets: tuple[Target, ...]
-    rule: Rule = Rule()
-    alias: str = ""
-
-    @property
-    def first(self) -> Target:
-        return self.targets[0]
-
-
-class Passage(Struct):
-    """What happened on the way to an answer, in words for operators; for clients that ask, too."""
-
-    notes: list[str] = []
-    cached: Literal["off", "miss", "hit"] = "off"
-    """Whether the answer came out of the response cache; `off`: nobody looked."""
-
-    @property
-    def said(self) -> str:
-        return "; ".join(self.notes)
-
-    def note(self, name: str, what: str) -> None:
-        """Add what happened, unless it is what happened last. The oldest is forgotten when it becomes too much."""
-        if self.notes[-1:] != [f"{name}: {what}"]:
-            self.notes.append(f"{name}: {what}")
-            del self.notes[:-MOST_NOTES]
 
 
 class _Failure(Struct, frozen=True):
@@ -134,13 +102,10 @@ class Sampling:
         self._breakers = breakers
         self._passage = passage
         self._metrics = metrics
-        self._cache = cache
-        self._wants_cache = wants_cache
-        self._lead: Lead | None = None
-        self._kept: list[Delta] = []
+        self._recall = Recall(cache, wants_cache, passage, metrics)
         self._chance = chance
         self._stack = AsyncExitStack()
-        self._deltas: AsyncIterator[Delta] | None = None
+        self._deltas: AsyncIterator[Delta]
         self._left: list[Choice] = []
         self._failures: dict[str, _Failure] = {}
         self._rounds = 0
@@ -150,6 +115,8 @@ class Sampling:
         """That of the target that was asked; None while nobody is, and for an answer from the cache."""
         self._told: list[Delta] = []
         self._visible = False
+        self._settled = False
+        """Whether a delta can tell nothing more but that it is the last: so it is for nearly all."""
         self._eventful = False
         """Whether there is anything to tell but that the first target answers."""
         self._continues = route.rule.after_output == "continue"
@@ -181,29 +148,30 @@ class Sampling:
 
     async def __anext__(self) -> Delta:
         while True:
-            assert self._deltas is not None  # noqa: S101
             try:
                 delta = await anext(self._deltas)
             except StopAsyncIteration:
-                fault: HTTPFault = ModelFailed(
-                    "The model's stream ended before it said why. Send the request again.", code="upstream_incomplete"
-                )
+                fault: HTTPFault = _ended_early()
             except HTTPFault as raised:
                 fault = raised
             else:
-                if not self._answering:
-                    self._begins_to_answer()
-                if not self._visible:
-                    self._visible = _is_visible(delta)
-                if self._continues:
-                    self._told.append(delta)
-                if self._lead is not None:
-                    self._keep(self._lead, delta)
-                if self._breaker is not None and isinstance(delta, Finish):
-                    self._breaker.answered()
+                if not self._settled or type(delta) is Finish:
+                    self._hear(delta)
                 return delta
             if (seam := await self._replace(fault)) is not None:
                 return seam
+
+    def _hear(self, delta: Delta) -> None:
+        """Note what a delta says about the answer, and about who gives it."""
+        if not self._answering:
+            self._begins_to_answer()
+        self._visible = self._visible or _is_visible(delta)
+        if self._continues:
+            self._told.append(delta)
+        self._recall.hear(delta)
+        if self._breaker is not None and isinstance(delta, Finish):
+            self._breaker.answered()
+        self._settled = self._visible and not self._continues and not self._recall.leads
 
     def _choices(self) -> list[Choice]:
         """The targets in their order. What speaks against one is only asked where there are others."""
@@ -266,7 +234,8 @@ class Sampling:
                 raise self._most_telling()
 
     async def _entered(self, target: Target) -> bool:
-        self.target, self.request, self._breaker, self._answering = target, None, None, False
+        self.target, self.request, self._breaker = target, None, None
+        self._answering = self._settled = False
         try:
             self.request = self._build(target)
             if await self._is_known(target, self.request):
@@ -281,33 +250,14 @@ class Sampling:
         return True
 
     async def _is_known(self, target: Target, request: ModelRequest) -> bool:
-        """Whether the answer is in the cache; if not, it is for us to get it, for others that want the same."""
-        key = self._cache.key(target.name, request, asked=self._wants_cache) if self._cache is not None else None
-        if self._cache is None or key is None or self._visible:
-            return False
-        found = await self._cache.lookup(key)
-        self._passage.cached = "hit" if isinstance(found, Hit) else "miss"
-        self._metrics.cache_lookups.labels(self._passage.cached).inc()
-        if isinstance(found, Lead):
-            self._lead, self._kept = found, []
+        """Whether the answer is in the cache, and can be replayed."""
+        known = None if self._visible else await self._recall.answer(target, request)
+        if known is None:
             return False
         self._passage.note(target.name, "answered before, from the cache")
         self._answering = True
-        self._deltas = await self._stack.enter_async_context(aclosing(_replayed(found.deltas)))
+        self._deltas = await self._stack.enter_async_context(aclosing(_replayed(known)))
         return True
-
-    def _keep(self, lead: Lead, delta: Delta) -> None:
-        """Collect the answer; at its end those who wait for it have it too."""
-        self._kept.append(delta)
-        if isinstance(delta, Finish):
-            lead.keep(self._kept)
-            self._lead = None
-
-    def _give_up(self) -> None:
-        """Nobody need wait for this answer."""
-        if self._lead is not None:
-            self._lead.give_up()
-            self._lead = None
 
     def _begins_to_answer(self) -> None:
         self._answering, now = True, anyio.current_time()
@@ -323,7 +273,7 @@ class Sampling:
 
     def _failed(self, fault: HTTPFault) -> None:
         """Note what came of the target that was asked."""
-        self._give_up()
+        self._recall.give_up()
         target = self.target
         self._failures[target.name] = _Failure(target, self.request, fault)
         self._eventful = True
@@ -411,10 +361,16 @@ class Sampling:
         return "".join(delta.text for delta in self._told if isinstance(delta, Text))
 
     async def _leave(self) -> None:
-        self._give_up()
+        self._recall.give_up()
         if self._breaker is not None and not self._answering:
             self._breaker.left_unknown()
         await self._stack.aclose()
+
+
+def _ended_early() -> HTTPFault:
+    return ModelFailed(
+        "The model's stream ended before it said why. Send the request again.", code="upstream_incomplete"
+    )
 
 
 async def _replayed(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:

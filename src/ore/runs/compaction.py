@@ -21,8 +21,9 @@ from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.items import Message
 from ore.protocol.responses import Response, Usage
+from ore.routing.route import Route
 from ore.routing.rules import Target
-from ore.routing.sampling import Build, Route
+from ore.routing.sampling import Build
 from ore.runs.run import Run
 from ore.runs.turns import Shared, asked, enter
 from ore.tools.base import Hosted
