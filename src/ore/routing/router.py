@@ -112,10 +112,19 @@ class Router:
             raise unknown_model(name, await self._names())
         return Route(name=name, targets=(target,))
 
-    def sample(self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None) -> Sampling:
-        """An answer of the route's targets, to be entered and iterated over."""
+    def sample(
+        self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None, begun: str = ""
+    ) -> Sampling:
+        """An answer of the route's targets, to be entered and iterated over. The options are those of `Sampling`."""
         return Sampling(
-            route, build, self._breakers, passage, self._metrics, cache=self._cache, wants_cache=wants_cache
+            route,
+            build,
+            self._breakers,
+            passage,
+            self._metrics,
+            cache=self._cache,
+            wants_cache=wants_cache,
+            begun=begun,
         )
 
     async def start(self) -> None:

@@ -158,11 +158,16 @@ def choices(
     needs: Needs,
     seen: Mapping[str, Seen],
     chance: Callable[[], float] = random.random,
+    *,
+    begun: str = "",
 ) -> list[Choice]:
-    """Every target, in the order in which they are to be asked; those that cannot come last."""
+    """Every target, in the order in which they are to be asked; those that cannot come last.
+
+    `begun` names the target that has begun this answer: it comes first, whatever speaks against it.
+    """
     ordered = _ordered(targets, rule, seen, chance)
     judged = [_judged(target, rule, needs, seen[target.name]) for target in ordered]
-    return sorted(judged, key=lambda choice: choice.rank)
+    return sorted(judged, key=lambda choice: (choice.target.name != begun, choice.rank))
 
 
 def _judged(target: Target, rule: Rule, needs: Needs, seen: Seen) -> Choice:

@@ -94,15 +94,20 @@ class Sampling:
         *,
         cache: ResponseCache | None = None,
         wants_cache: bool | None = None,
+        begun: str = "",
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`wants_cache`: whether the client asked for the response cache, or asked not to have it."""
+        """`wants_cache`: whether the client asked for the response cache, or asked not to have it.
+
+        `begun`: the target that another process had this answer begun by; it is asked first.
+        """
         self._route = route
         self._build = build
         self._breakers = breakers
         self._passage = passage
         self._metrics = metrics
         self._recall = Recall(cache, wants_cache, passage, metrics)
+        self._begun = begun
         self._chance = chance
         self._stack = AsyncExitStack()
         self._deltas: AsyncIterator[Delta]
@@ -181,7 +186,7 @@ class Sampling:
             return [Choice(route.first, rank=RESTING if rests else FREE)]
         request = self._buildable()
         seen = {target.name: self._seen(target) for target in route.targets}
-        found = choices(route.targets, route.rule, needs_of(request), seen, self._chance)
+        found = choices(route.targets, route.rule, needs_of(request), seen, self._chance, begun=self._begun)
         for choice in found:
             if choice.rank > found[0].rank:
                 self._eventful = True

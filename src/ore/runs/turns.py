@@ -5,7 +5,7 @@ together with the events of it; calls of tools that run here are left for `ore.r
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -118,10 +118,12 @@ async def enter(
 ) -> Sampling:
     """Have a target take the request, and the run accepted and started. `shorten`: drop items that do not fit.
 
-    Where a queue is full, a foreground run is refused, and a background run waits.
+    Where a queue is full, a foreground run is refused, and a background run waits. What clients have seen of a turn can
+    only be told again by who told it first.
     """
+    begun = run.progress.target if run.seen else ""
     while True:
-        sampling = shared.router.sample(route, build, run.passage, wants_cache=wants_cache(run.create))
+        sampling = shared.router.sample(route, build, run.passage, wants_cache=wants_cache(run.create), begun=begun)
         try:
             await stack.enter_async_context(sampling)
         except (TooManyRequests, Unavailable) as fault:
@@ -176,7 +178,6 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
         deltas = await enter(stack, run, shared, route, build, shorten=shorten)
-        taker = deltas.target
         sift = _Sift(tools, deltas.asked.tool_choice)
         try:
             calls = OneCall(parallel=run.create.parallel_tool_calls)
@@ -186,11 +187,9 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
                 "The server was restarted while the model was answering, and the model did not take the answer up "
                 "where it was. Send the request again."
             ) from None
-        if deltas.target is not taker:
-            _warn(run, deltas.target, deltas.asked)
     cut = finish.reason in CUT
     run.writer.close("incomplete" if cut else "completed")
-    run.seen = ()
+    run.seen, progress.target = (), ""
     progress.add(finish.usage)
     progress.service_tier = finish.service_tier or progress.service_tier
     progress.turns += 1
@@ -211,8 +210,15 @@ async def _retrace(run: Run) -> Retrace:
     return await anyio.to_thread.run_sync(Retrace, run.seen, run.progress.first)
 
 
-async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+async def _write(run: Run, deltas: Sampling, sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+    taker, teller = deltas.target, None
     async for delta in deltas:
+        if deltas.target is not teller:
+            teller = deltas.target
+            run.progress.target = teller.name
+            run.note()  # with the event of its first word
+            if teller is not taker:
+                _warn(run, teller, deltas.asked)
         if isinstance(delta, Finish):
             return delta
         if sift.takes(delta):
