@@ -4,6 +4,7 @@ It asks no model, and does not know which target comes next.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ore.backends.base import ModelRequest
 from ore.core.deltas import Delta, Finish
@@ -31,16 +32,21 @@ class Recall:
 
     async def answer(self, target: Target, request: ModelRequest) -> Sequence[Delta] | None:
         """The answer, if it is known; if not, it is for us to get it. Waits while another is getting it."""
-        key = self._cache.key(target.name, request, asked=self._wanted) if self._cache is not None else None
+        key = self._key(target, request)
         if self._cache is None or key is None:
             return None
         found = await self._cache.lookup(key)
-        self._passage.cached = "hit" if isinstance(found, Hit) else "miss"
-        self._metrics.cache_lookups.labels(self._passage.cached).inc()
         if isinstance(found, Hit):
-            return found.deltas
+            return self._hit(found)
+        self._note("miss")
         self._lead, self._said = found, []
         return None
+
+    def known(self, target: Target, request: ModelRequest) -> Sequence[Delta] | None:
+        """The answer, if it is known. Waits for nobody, and promises nothing to others."""
+        key = self._key(target, request)
+        found = self._cache.known(key) if self._cache is not None and key is not None else None
+        return None if found is None else self._hit(found)
 
     def hear(self, delta: Delta) -> None:
         """Collect the answer; at its end those who wait for it have it too."""
@@ -51,8 +57,25 @@ class Recall:
             self._lead.keep(self._said)
             self._lead = None
 
-    def give_up(self) -> None:
-        """Nobody need wait for this answer. Idempotent."""
+    def fail(self) -> None:
+        """The target failed: those who wait for its answer ask for themselves."""
+        if self._lead is not None:
+            self._lead.fail()
+            self._lead = None
+
+    def leave(self) -> None:
+        """The client is gone: one of those who wait gets the answer for all. Idempotent."""
         if self._lead is not None:
             self._lead.give_up()
             self._lead = None
+
+    def _key(self, target: Target, request: ModelRequest) -> bytes | None:
+        return self._cache.key(target.name, request, asked=self._wanted) if self._cache is not None else None
+
+    def _hit(self, found: Hit) -> Sequence[Delta]:
+        self._note("hit")
+        return found.deltas
+
+    def _note(self, outcome: Literal["hit", "miss"]) -> None:
+        self._passage.cached = outcome
+        self._metrics.cache_lookups.labels(outcome).inc()

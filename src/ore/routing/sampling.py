@@ -136,8 +136,10 @@ class Sampling:
 
     async def __aenter__(self) -> "Sampling":
         try:
-            self._left = await self._rested(self._choices())
-            await self._enter_next()
+            self._left = self._choices()
+            if not await self._is_remembered():
+                await self._rested()
+                await self._enter_next()
         except BaseException:
             await self._leave()
             raise
@@ -194,12 +196,30 @@ class Sampling:
                 self._metrics.passed_over.labels(route.alias, choice.target.label, RANKS[choice.rank]).inc()
         return [choice for choice in found if choice.rank < UNABLE] or found
 
-    async def _rested(self, left: list[Choice]) -> list[Choice]:
-        """The same, when at least one may be asked; a pause that is too long is the client's to wait."""
-        if any(choice.rank != RESTING for choice in left):
-            return left
+    def _all_rest(self) -> bool:
+        return all(choice.rank == RESTING for choice in self._left)
+
+    async def _is_remembered(self) -> bool:
+        """Whether the answer of a target is in the cache where nobody may be asked: a replay disturbs no target."""
+        if not self._all_rest():
+            return False
+        for choice in self._left:
+            try:
+                request = self._build(choice.target)
+            except RequestError:
+                continue
+            if (known := self._recall.known(choice.target, request)) is not None:
+                self.target, self.request = choice.target, request
+                await self._replay(known)
+                return True
+        return False
+
+    async def _rested(self) -> None:
+        """Wait until at least one may be asked; a pause that is too long is the client's to wait."""
+        if not self._all_rest():
+            return
         until: float | None = None
-        while (rests := min(self._seen(choice.target).rests for choice in left)) > 0:
+        while (rests := min(self._seen(choice.target).rests for choice in self._left)) > 0:
             now = anyio.current_time()
             until = until or now + rests + PATIENCE  # as long again for the probe of another request
             if rests > PATIENCE or now > until:
@@ -209,7 +229,6 @@ class Sampling:
                     retry_after=rests,
                 )
             await anyio.sleep(min(rests, GLANCE))
-        return left
 
     def _buildable(self) -> ModelRequest:
         """The request as the first target that can be asked it would get it: what all of them need to do."""
@@ -255,14 +274,16 @@ class Sampling:
         return True
 
     async def _is_known(self, target: Target, request: ModelRequest) -> bool:
-        """Whether the answer is in the cache, and can be replayed."""
+        """Whether the answer is in the cache, or another request has just got it."""
         known = None if self._visible else await self._recall.answer(target, request)
-        if known is None:
-            return False
-        self._passage.note(target.name, "answered before, from the cache")
+        if known is not None:
+            await self._replay(known)
+        return known is not None
+
+    async def _replay(self, known: Sequence[Delta]) -> None:
+        self._passage.note(self.target.name, "answered before, from the cache")
         self._answering = True
         self._deltas = await self._stack.enter_async_context(aclosing(_replayed(known)))
-        return True
 
     def _begins_to_answer(self) -> None:
         self._answering, now = True, anyio.current_time()
@@ -278,7 +299,7 @@ class Sampling:
 
     def _failed(self, fault: HTTPFault) -> None:
         """Note what came of the target that was asked."""
-        self._recall.give_up()
+        self._recall.fail()
         target = self.target
         self._failures[target.name] = _Failure(target, self.request, fault)
         self._eventful = True
@@ -366,7 +387,7 @@ class Sampling:
         return "".join(delta.text for delta in self._told if isinstance(delta, Text))
 
     async def _leave(self) -> None:
-        self._recall.give_up()
+        self._recall.leave()
         if self._breaker is not None and not self._answering:
             self._breaker.left_unknown()
         await self._stack.aclose()
