@@ -194,13 +194,25 @@ async def test_a_single_target_is_tried_again_too() -> None:
     assert (await played(farm, model="p0/m")).final["status"] == "completed"
 
 
-@pytest.mark.parametrize("name", ["no such model", "no key", "too long"])
+@pytest.mark.parametrize("name", ["no such model", "no key", "too long", "slow"])
 async def test_what_does_not_pass_is_not_tried_again(name: str) -> None:
-    """It would fail again."""
+    """It would fail again, and what was too slow would take its whole time limit once more."""
     farm = Farm([FAULTS[name]])
     found = await played(farm)
     assert found.run.fault is FAULTS[name]
     assert farm.asked == [1]
+
+
+async def test_who_is_not_asked_again_keeps_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry is taken when a target is asked again, not when it might have been."""
+    monkeypatch.setattr(breaker, "MOST_RETRIES", 1.0)
+    fault = [FAULTS["broken"]]
+    first, second = iter([fault, STEPS, fault]), iter([fault, fault, STEPS])
+    farm = Farm(lambda _: next(first), lambda _: next(second))
+    async with world(router=farm.router) as here:
+        for asked in ([2, 1], [3, 3]):
+            assert (await here.play(model="any")).final["status"] == "completed"
+            assert farm.asked == asked
 
 
 async def test_an_engine_of_this_machine_is_not_tried_again() -> None:

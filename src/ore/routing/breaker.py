@@ -61,9 +61,12 @@ class Breaker:
         """Whether it has failed so often that it is left alone, or only probed."""
         return self._failures >= FAILURES_TO_OPEN
 
-    def asked(self, now: float) -> None:
-        """It is asked. One that has failed too often is asked once, until that one answer is known."""
-        self._budget = min(MOST_RETRIES, self._budget + RETRY_SHARE)
+    def asked(self, now: float, *, again: bool = False) -> None:
+        """It is asked; `again`, by a request that it has failed before, which takes one retry out of the budget.
+
+        One that has failed too often is asked once, until that one answer is known.
+        """
+        self._budget = self._budget - 1 if again else min(MOST_RETRIES, self._budget + RETRY_SHARE)
         if self.is_open:
             self._probing_until = now + PROBE_SECONDS
 
@@ -97,12 +100,10 @@ class Breaker:
         """Nobody heard whether it is well: the client left, or it was not asked after all."""
         self._probing_until = 0.0
 
+    @property
     def may_retry(self) -> bool:
-        """Take one retry out of the budget, if there is one."""
-        if self._budget < 1:
-            return False
-        self._budget -= 1
-        return True
+        """Whether there is a retry in the budget."""
+        return self._budget >= 1
 
 
 class Breakers:

@@ -31,7 +31,6 @@ from ore.core.deltas import (
 from ore.errors import (
     CONTEXT_TOO_LONG,
     NO_QUOTA,
-    DeadlineExceeded,
     HTTPFault,
     ModelFailed,
     NotFound,
@@ -251,11 +250,15 @@ class Sampling:
         """Have the next target take the request. Raises the most telling fault when none is left."""
         while True:
             while self._left:
-                choice = self._left.pop(0)
-                if await self._entered(choice.target):
+                target = self._left.pop(0).target
+                if self._is_affordable(target) and await self._entered(target):
                     return
             if not await self._another_round():
                 raise self._most_telling()
+
+    def _is_affordable(self, target: Target) -> bool:
+        """Whether it may be asked: once always, and again within its budget."""
+        return target.name not in self._failures or self._breakers(target.name).may_retry
 
     async def _entered(self, target: Target) -> bool:
         self.target, self.request, self._breaker = target, None, None
@@ -265,7 +268,7 @@ class Sampling:
             if await self._is_known(target, self.request):
                 return True
             self._breaker = self._breakers(target.name)
-            self._breaker.asked(anyio.current_time())
+            self._breaker.asked(anyio.current_time(), again=target.name in self._failures)
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
             self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
         except HTTPFault as fault:
@@ -318,7 +321,7 @@ class Sampling:
             return False
         pause = soonest + FIRST_BACKOFF * 2**self._rounds * self._chance()
         due = [target for rests, target in again if rests <= pause]
-        self._left = [Choice(target) for target in due if self._breakers(target.name).may_retry()]
+        self._left = [Choice(target) for target in due if self._is_affordable(target)]
         self._rounds += 1
         if self._left:
             await anyio.sleep(pause)
@@ -439,7 +442,7 @@ def _code(fault: HTTPFault) -> str:
 
 
 def is_passing(fault: HTTPFault) -> bool:
-    """Whether the same request may well succeed a moment later."""
+    """Whether the same request may well succeed a moment later. What took too long would take as long again."""
     if isinstance(fault, TooManyRequests):
         return fault.code != NO_QUOTA
-    return isinstance(fault, Unavailable | DeadlineExceeded | ModelFailed) and fault.code != "upstream_unauthorized"
+    return isinstance(fault, Unavailable | ModelFailed) and fault.code != "upstream_unauthorized"
