@@ -440,6 +440,22 @@ async def test_a_background_run_does_not_wait_for_money() -> None:
     assert farm.asked == [1]
 
 
+@pytest.mark.parametrize("after_output", ["fail", "continue"])
+async def test_a_summary_that_breaks_off_is_made_by_another(after_output: str) -> None:
+    """No client sees a word of it: nothing of what was said first is left, or shown to the next one."""
+    farm = Farm([d.Text("Half a "), FAULTS["broken"]], [d.Text("We talked."), FINISH], after_output=after_output)
+    turns = [{"role": role, "content": "x"} for _ in range(4) for role in ("user", "assistant")]
+    async with world(router=farm.router) as here:
+        found = await here.play(model="any", input=[*turns, {"type": "compaction_trigger"}])
+        assert found.final["status"] == "completed"
+        asked, other = (backend.requests[0].items for backend in farm.backends)
+        assert len(asked) == len(other)
+        await here.play(model="p1/m", input=[*found.final["output"], {"role": "user", "content": "Go on."}])
+    shown = [part["text"] for item in farm.backends[1].requests[-1].items for part in item["content"]]
+    assert shown[-2].endswith("We talked.")
+    assert not any("Half" in text for text in shown)
+
+
 async def test_a_context_is_counted_by_a_target_that_can() -> None:
     """Before a context is compacted it is counted; a target that is down must not end the run there."""
 

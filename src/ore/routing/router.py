@@ -113,7 +113,14 @@ class Router:
         return Route(name=name, targets=(target,))
 
     def sample(
-        self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None, begun: str = ""
+        self,
+        route: Route,
+        build: Build,
+        passage: Passage,
+        *,
+        wants_cache: bool | None = None,
+        begun: str = "",
+        hidden: bool = False,
     ) -> Sampling:
         """An answer of the route's targets, to be entered and iterated over. The options are those of `Sampling`."""
         return Sampling(
@@ -125,6 +132,7 @@ class Router:
             cache=self._cache,
             wants_cache=wants_cache,
             begun=begun,
+            hidden=hidden,
         )
 
     async def start(self) -> None:

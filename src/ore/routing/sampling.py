@@ -94,11 +94,13 @@ class Sampling:
         cache: ResponseCache | None = None,
         wants_cache: bool | None = None,
         begun: str = "",
+        hidden: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`wants_cache`: whether the client asked for the response cache, or asked not to have it.
 
         `begun`: the target that another process had this answer begun by; it is asked first.
+        `hidden`: no client sees anything of it, so that a target can be replaced whatever it has said.
         """
         self._route = route
         self._build = build
@@ -118,12 +120,15 @@ class Sampling:
         self._breaker: Breaker | None = None
         """That of the target that was asked; None while nobody is, and for an answer from the cache."""
         self._told: list[Delta] = []
+        self._hidden = hidden
         self._visible = False
         self._settled = False
         """Whether a delta can tell nothing more but that it is the last: so it is for nearly all."""
         self._eventful = False
         """Whether there is anything to tell but that the first target answers."""
-        self._continues = route.rule.after_output == "continue"
+        self._continues = route.rule.after_output == "continue" and not hidden
+        self.restarts = 0
+        """How often the answer has begun anew: what was said before that is no part of it."""
         self.target = route.first
         self.request: ModelRequest | None = None
 
@@ -171,13 +176,13 @@ class Sampling:
         """Note what a delta says about the answer, and about who gives it."""
         if not self._answering:
             self._begins_to_answer()
-        self._visible = self._visible or _is_visible(delta)
+        self._visible = self._visible or (not self._hidden and _is_visible(delta))
         if self._continues:
             self._told.append(delta)
         self._recall.hear(delta)
         if self._breaker is not None and isinstance(delta, Finish):
             self._breaker.answered()
-        self._settled = self._visible and not self._continues and not self._recall.leads
+        self._settled = (self._visible or self._hidden) and not self._continues and not self._recall.leads
 
     def _choices(self) -> list[Choice]:
         """The targets in their order. What speaks against one is only asked where there are others."""
@@ -357,6 +362,7 @@ class Sampling:
         await self._stack.aclose()
         if not self._visible:
             await self._enter_next()
+            self.restarts += had_begun
             return Begin("message") if had_begun else None
         if not self._can_go_on():
             raise fault

@@ -114,16 +114,27 @@ def _warn(run: Run, target: Target, request: ModelRequest) -> None:
 
 
 async def enter(
-    stack: AsyncExitStack, run: Run, shared: Shared, route: Route, build: Build, *, shorten: bool
+    stack: AsyncExitStack,
+    run: Run,
+    shared: Shared,
+    route: Route,
+    build: Build,
+    *,
+    shorten: bool,
+    hidden: bool = False,
 ) -> Sampling:
-    """Have a target take the request, and the run accepted and started. `shorten`: drop items that do not fit.
+    """Have a target take the request, and the run accepted and started.
+
+    `shorten`: drop items that do not fit. `hidden`: no client sees what is said.
 
     Where a queue is full, a foreground run is refused, and a background run waits. What clients have seen of a turn can
     only be told again by who told it first.
     """
     begun = run.progress.target if run.seen else ""
     while True:
-        sampling = shared.router.sample(route, build, run.passage, wants_cache=wants_cache(run.create), begun=begun)
+        sampling = shared.router.sample(
+            route, build, run.passage, wants_cache=wants_cache(run.create), begun=begun, hidden=hidden
+        )
         try:
             await stack.enter_async_context(sampling)
         except (TooManyRequests, Unavailable) as fault:
