@@ -297,6 +297,21 @@ async def test_metrics_count_what_happened() -> None:
     assert 'ore_target_first_delta_seconds_count{target="p1"} 2.0' in told
 
 
+async def test_metrics_count_who_is_left_alone_right_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model of a provider has a breaker of its own; a pause that was asked for counts, and ends by itself."""
+    scripts = {"slow": [Unavailable("Later.", retry_after=60)], "down": [FAULTS["broken"]], "well": STEPS}
+    metrics = Metrics()
+    aliases = {model: Alias(targets=(f"p/{model}",), rule=Rule(retries=0)) for model in scripts}
+    router = Router({}, {"p": HeldBackend(scripts)}, aliases, metrics=metrics)
+    async with world(router=router) as here:
+        for model in ("well", "slow", *["down"] * 5, "well"):
+            await here.play(model=model)
+        assert 'ore_breaker_open{target="p"} 2.0' in metrics.exposition().decode()
+        later = anyio.current_time() + 30
+        monkeypatch.setattr(anyio, "current_time", lambda: later)
+        assert 'ore_breaker_open{target="p"} 1.0' in metrics.exposition().decode()
+
+
 async def test_a_request_that_is_wrong_says_nothing_about_a_target() -> None:
     """It may have been refused on this side, and nobody been asked: the failures before it still count."""
     told = iter([*[FAULTS["broken"]] * 4, FAULTS["too long"], FAULTS["broken"]])

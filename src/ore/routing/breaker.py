@@ -5,7 +5,7 @@ probe. Pure bookkeeping by a clock that is handed in; it asks nobody and knows n
 """
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 FAILURES_TO_OPEN: Final = 5
@@ -35,9 +35,10 @@ _WEIGHT: Final = 0.2
 
 
 class Breaker:
-    """One target's. Times are in seconds, by one clock."""
+    """One target's. Times are in seconds, by one clock. `label` is the target's name for metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        self.label = label
         self._failures = 0
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
@@ -115,10 +116,17 @@ class Breakers:
     def __len__(self) -> int:
         return len(self._known)
 
-    def __call__(self, name: str) -> Breaker:
+    def __call__(self, name: str, label: str = "") -> Breaker:
         """A target's; it stays the same one as long as the target is asked now and then."""
-        found = self._known.pop(name, None) or Breaker()
+        found = self._known.pop(name, None) or Breaker(label)
         self._known[name] = found
         if len(self._known) > MOST_REMEMBERED:
             self._known.popitem(last=False)
+        return found
+
+    def resting(self, now: float) -> Counter[str]:
+        """How many targets are to be left alone, by label; 0 for a label all of whose targets may be asked."""
+        found = Counter[str]()
+        for breaker in self._known.values():
+            found[breaker.label] += breaker.seconds_left(now) > 0
         return found

@@ -64,6 +64,7 @@ class Router:
         self._cache = cache
         self._metrics = metrics or Metrics()
         self._breakers = Breakers()
+        self._metrics.count_resting(lambda: self._breakers.resting(anyio.current_time()))
         self._owners: dict[str, str] = {}
         """The provider of a model by its own name, as last listed; of two that list it, the first."""
 

@@ -244,12 +244,15 @@ class Sampling:
         return self._build(self._route.targets[-1])
 
     def _seen(self, target: Target) -> Seen:
-        breaker, now = self._breakers(target.name), anyio.current_time()
+        breaker, now = self._breaker_of(target), anyio.current_time()
         return Seen(
             load=target.backend.load(),
             rests=breaker.seconds_left(now),
             first_delta_seconds=breaker.first_delta_seconds(now),
         )
+
+    def _breaker_of(self, target: Target) -> Breaker:
+        return self._breakers(target.name, target.label)
 
     async def _enter_next(self) -> None:
         """Have the next target take the request. Raises the most telling fault when none is left."""
@@ -263,7 +266,7 @@ class Sampling:
 
     def _is_affordable(self, target: Target) -> bool:
         """Whether it may be asked: once always, and again within its budget."""
-        return target.name not in self._failures or self._breakers(target.name).may_retry
+        return target.name not in self._failures or self._breaker_of(target).may_retry
 
     async def _entered(self, target: Target) -> bool:
         self.target, self.request, self._breaker = target, None, None
@@ -272,7 +275,7 @@ class Sampling:
             self.request = self._build(target)
             if await self._is_known(target, self.request):
                 return True
-            self._breaker = self._breakers(target.name)
+            self._breaker = self._breaker_of(target)
             self._breaker.asked(anyio.current_time(), again=target.name in self._failures)
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
             self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
@@ -300,7 +303,6 @@ class Sampling:
             self._breaker.began(now, seconds)
         self._metrics.answers.labels(self._route.alias, self.target.label).inc()
         self._metrics.first_delta.labels(self.target.label).observe(seconds)
-        self._metrics.open_breakers.labels(self.target.label).set(0)
         self._passage.note(self.target.name, "answers")
         if self._eventful:
             logger.info("%s: %s", self._route.name, self._passage.said)
@@ -314,7 +316,6 @@ class Sampling:
         self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
         if self._breaker is not None:
             _remember(self._breaker, fault, anyio.current_time(), local=target.local)
-            self._metrics.open_breakers.labels(target.label).set(self._breaker.is_open)
             self._breaker = None
         self._metrics.failures.labels(self._route.alias, target.label, _code(fault)).inc()
 
