@@ -112,6 +112,17 @@ async def test_a_model_that_is_known_waits_for_no_provider() -> None:
         assert (await router.route("big")).first.name == "far/big"
 
 
+async def test_no_provider_is_asked_only_to_word_a_refusal() -> None:
+    """A request without a model is refused at once, whoever is slow to list theirs."""
+
+    class Asked(HeldBackend):
+        async def models(self) -> list[Model]:
+            raise AssertionError("nobody needs to know")
+
+    with pytest.raises(InvalidRequest, match="Configured: 'tiny', 'far/\\*'"):
+        await Router(backends(one="tiny"), {"far": Asked({"big": []})}).route(None)
+
+
 async def test_of_two_providers_with_a_model_the_first_is_asked() -> None:
     """As they stand in the configuration."""
     assert (await Router({}, backends(one="big", two="big")).route("big")).first.name == "one/big"

@@ -119,6 +119,14 @@ def test_the_least_busy_comes_first() -> None:
     assert order([target("a"), target("b")], Rule(order="least_busy"), **seen) == ["b", "a"]
 
 
+def test_those_that_are_equally_busy_share_the_requests() -> None:
+    """Else the first would get all of what comes while nobody has anything to do."""
+    random, rule = Random(7), Rule(order="least_busy")
+    targets, seen = [target("a"), target("b")], {"a": Seen(), "b": Seen()}
+    first = Counter(choices(targets, rule, needs_of(asking()), seen, random.random)[0].target.name for _ in range(4000))
+    assert 1850 < first["a"] < 2150
+
+
 def test_weights_are_shares() -> None:
     """Each target comes first about as often as its weight says."""
     random, rule = Random(7), Rule(order="weighted", weights=(3, 1))

@@ -102,7 +102,7 @@ class Router:
         name = name or self._default
         if name is None:
             raise InvalidRequest(
-                f"Missing required parameter: 'model'. Configured: {quoted_all(await self._names())}.",
+                f"Missing required parameter: 'model'. Configured: {quoted_all(await self.served())}.",
                 code="missing_required_parameter",
                 param="model",
             )

@@ -184,7 +184,7 @@ def _ordered(
     targets: Sequence[Target], rule: Rule, seen: Mapping[str, Seen], chance: Callable[[], float]
 ) -> list[Target]:
     if rule.order == "least_busy":
-        return sorted(targets, key=lambda target: _fullness(seen[target.name].load))
+        return sorted(targets, key=lambda target: (_fullness(seen[target.name].load), chance()))  # ties are shared
     if rule.order == "weighted":
         # Efraimidis and Spirakis (2006): a random order in which each comes first as often as its weight says
         keys = {target.name: chance() ** (1 / weight) for target, weight in zip(targets, rule.weights, strict=True)}
