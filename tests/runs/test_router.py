@@ -66,6 +66,22 @@ async def test_nothing_configured() -> None:
         await Router({}).route("a")
 
 
+async def test_all_are_stopped_whatever_one_of_them_does() -> None:
+    """What it raises is heard of afterwards."""
+    stopped = list[str]()
+
+    class Stubborn(HeldBackend):
+        async def stop(self) -> None:
+            stopped.append(next(iter(self._scripts)))
+            if stopped[-1] == "b":
+                raise OSError("it does not end")
+
+    there = {name: Stubborn({name: []}) for name in "abc"}
+    with pytest.raises(OSError, match="does not end"):
+        await Router({"a": there["a"]}, {"b": there["b"], "c": there["c"]}).stop()
+    assert sorted(stopped) == ["a", "b", "c"]
+
+
 async def test_health_is_told_by_backend() -> None:
     """Each backend answers for itself, under its own name."""
     assert set(await Router(backends(one="a", two="b")).health()) == {"one", "two"}

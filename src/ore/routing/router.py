@@ -9,6 +9,7 @@ The router opens no connection and knows no wire; how an answer comes about is `
 
 import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 import anyio
@@ -144,8 +145,10 @@ class Router:
             self._alias(name)
 
     async def stop(self) -> None:
-        for backend in (*self._engines.values(), *self._providers.values()):
-            await backend.stop()
+        """Take everything down, the last one first. Whatever one of them raises comes when all are stopped."""
+        async with AsyncExitStack() as stack:
+            for backend in (*self._engines.values(), *self._providers.values()):
+                stack.push_async_callback(backend.stop)
 
     async def health(self) -> dict[str, Health]:
         """By the backend's name."""
