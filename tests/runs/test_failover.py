@@ -133,6 +133,15 @@ async def test_another_target_goes_on_where_the_alias_says_so() -> None:
     assert shown.items[-1]["role"] == "user"
 
 
+@pytest.mark.parametrize(("limit", "left"), [(100, 40), (50, 1), (None, None)])
+async def test_who_goes_on_may_say_what_is_left(limit: int | None, left: int | None) -> None:
+    """The limit of the answer is one for all who give it; what was said is estimated, for nobody counted it."""
+    said = [d.Reasoning("Hm. " * 20), d.Text("word" * 40), FAULTS["broken"]]
+    farm = Farm(said, [d.Text("."), FINISH], after_output="continue")
+    await played(farm, max_output_tokens=limit)
+    assert [backend.requests[0].max_output_tokens for backend in farm.backends] == [limit, left]
+
+
 async def test_reasoning_alone_is_begun_anew() -> None:
     """What the first one thought stays where it is; the next one thinks for itself."""
     thought = [d.Reasoning("Hm."), FAULTS["broken"]]

@@ -45,7 +45,7 @@ from ore.routing.breaker import Breaker, Breakers
 from ore.routing.cache import ResponseCache
 from ore.routing.recall import Recall
 from ore.routing.route import Passage, Route
-from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
+from ore.routing.rules import BYTES_PER_TOKEN, FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
 from ore.telemetry import Metrics
 
 logger = logging.getLogger("ore.routing")
@@ -382,6 +382,9 @@ class Sampling:
 
     def _continued(self, request: ModelRequest) -> ModelRequest:
         """The request with what clients have seen of the answer, for whoever goes on with it."""
+        if not self._told:
+            return request
+        request = msgspec.structs.replace(request, max_output_tokens=self._still_allowed(request.max_output_tokens))
         text = self._text()
         if not text:
             return request
@@ -392,6 +395,11 @@ class Sampling:
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": GO_ON}]},
         )
         return msgspec.structs.replace(request, items=items)
+
+    def _still_allowed(self, tokens: int | None) -> int | None:
+        """What is left of a limit after what was said, about; at least one token, for nobody can be asked for none."""
+        said = sum(len(delta.text) for delta in self._told if isinstance(delta, _SPOKEN))
+        return tokens and max(1, tokens - said // BYTES_PER_TOKEN)
 
     def _text(self) -> str:
         return "".join(delta.text for delta in self._told if isinstance(delta, Text))
@@ -414,7 +422,10 @@ async def _replayed(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:
         yield delta
 
 
-_CONTINUABLE: Final = (Text, Annotation, Begin, Reasoning, ReasoningSummary, ReasoningState)
+_SPOKEN: Final = (Text, Reasoning, ReasoningSummary)
+"""What costs tokens."""
+
+_CONTINUABLE: Final = (*_SPOKEN, Annotation, Begin, ReasoningState)
 
 
 def _is_visible(delta: Delta) -> bool:
