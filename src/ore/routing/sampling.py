@@ -14,38 +14,18 @@ from types import TracebackType
 from typing import Final
 
 import anyio
-import msgspec
 from msgspec import Struct
 
 from ore.backends.base import ModelRequest
-from ore.core.deltas import (
-    Annotation,
-    Begin,
-    Delta,
-    Finish,
-    Reasoning,
-    ReasoningState,
-    ReasoningSummary,
-    Text,
-)
-from ore.errors import (
-    CONTEXT_TOO_LONG,
-    NO_QUOTA,
-    HTTPFault,
-    ModelFailed,
-    NotFound,
-    QueueFull,
-    RequestError,
-    ServerFault,
-    TooManyRequests,
-    Unavailable,
-)
-from ore.protocol.decoding import JsonObject
+from ore.core.deltas import Begin, Delta, Finish
+from ore.errors import HTTPFault, ModelFailed, NotFound, RequestError, TooManyRequests, Unavailable
 from ore.routing.breaker import Breaker, Breakers
 from ore.routing.cache import ResponseCache
+from ore.routing.faults import code_of, is_passing, remember
 from ore.routing.recall import Recall
 from ore.routing.route import Passage, Route
-from ore.routing.rules import BYTES_PER_TOKEN, FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
+from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
+from ore.routing.told import Told, is_visible
 from ore.telemetry import Metrics
 
 logger = logging.getLogger("ore.routing")
@@ -58,10 +38,6 @@ PATIENCE: Final = 5.0
 
 GLANCE: Final = 0.25
 """Seconds after which a request that waits looks again: of many that wait, one probes the target for all."""
-
-GO_ON: Final = (
-    "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
-)
 
 Build = Callable[[Target], ModelRequest]
 """What a target is asked. Raises `InvalidRequest` when it cannot be asked that."""
@@ -119,7 +95,7 @@ class Sampling:
         self._answering = False
         self._breaker: Breaker | None = None
         """That of the target that was asked; None while nobody is, and for an answer from the cache."""
-        self._told: list[Delta] = []
+        self._told = Told()
         self._hidden = hidden
         self._visible = False
         self._settled = False
@@ -176,9 +152,9 @@ class Sampling:
         """Note what a delta says about the answer, and about who gives it."""
         if not self._answering:
             self._begins_to_answer()
-        self._visible = self._visible or (not self._hidden and _is_visible(delta))
+        self._visible = self._visible or (not self._hidden and is_visible(delta))
         if self._continues:
-            self._told.append(delta)
+            self._told.hear(delta)
         self._recall.hear(delta)
         if self._breaker is not None and isinstance(delta, Finish):
             self._breaker.answered()
@@ -278,7 +254,8 @@ class Sampling:
             self._breaker = self._breaker_of(target)
             self._breaker.asked(anyio.current_time(), again=target.name in self._failures)
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
-            self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
+            stream = target.backend.stream(self._told.continued(self.request))
+            self._deltas = await self._stack.enter_async_context(stream)
         except HTTPFault as fault:
             self._failed(fault)
             return False
@@ -315,9 +292,9 @@ class Sampling:
         self._eventful = True
         self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
         if self._breaker is not None:
-            _remember(self._breaker, fault, anyio.current_time(), local=target.local)
+            remember(self._breaker, fault, anyio.current_time(), local=target.local)
             self._breaker = None
-        self._metrics.failures.labels(self._route.alias, target.label, _code(fault)).inc()
+        self._metrics.failures.labels(self._route.alias, target.label, code_of(fault)).inc()
 
     async def _another_round(self) -> bool:
         """Wait, and fill the list again, if trying again may help and there is a budget for it."""
@@ -365,44 +342,14 @@ class Sampling:
             await self._enter_next()
             self.restarts += had_begun
             return Begin("message") if had_begun else None
-        if not self._can_go_on():
+        if not (self._continues and self._told.may_be_continued(self.asked)):
             raise fault
         self._left = [choice for choice in self._choices() if choice.target is not self.target]
         try:
             await self._enter_next()
         except HTTPFault:
             raise fault from None
-        return None if self._text() else Begin("message")
-
-    def _can_go_on(self) -> bool:
-        """Whether another model can go on: with text, and not in the middle of a call or of JSON."""
-        format_type = self.request.text_format["type"] if self.request is not None else "text"
-        said = all(isinstance(delta, _CONTINUABLE) for delta in self._told)
-        return self._continues and said and (format_type == "text" or not self._text())
-
-    def _continued(self, request: ModelRequest) -> ModelRequest:
-        """The request with what clients have seen of the answer, for whoever goes on with it."""
-        if not self._told:
-            return request
-        request = msgspec.structs.replace(request, max_output_tokens=self._still_allowed(request.max_output_tokens))
-        text = self._text()
-        if not text:
-            return request
-        said: JsonObject = {"type": "output_text", "text": text, "annotations": []}
-        items = (
-            *request.items,
-            {"type": "message", "role": "assistant", "status": "incomplete", "content": [said]},
-            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": GO_ON}]},
-        )
-        return msgspec.structs.replace(request, items=items)
-
-    def _still_allowed(self, tokens: int | None) -> int | None:
-        """What is left of a limit after what was said, about; at least one token, for nobody can be asked for none."""
-        said = sum(len(delta.text) for delta in self._told if isinstance(delta, _SPOKEN))
-        return tokens and max(1, tokens - said // BYTES_PER_TOKEN)
-
-    def _text(self) -> str:
-        return "".join(delta.text for delta in self._told if isinstance(delta, Text))
+        return None if self._told.text else Begin("message")
 
     async def _leave(self) -> None:
         self._recall.leave()
@@ -420,47 +367,3 @@ def _ended_early() -> HTTPFault:
 async def _replayed(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:
     for delta in deltas:
         yield delta
-
-
-_SPOKEN: Final = (Text, Reasoning, ReasoningSummary)
-"""What costs tokens."""
-
-_CONTINUABLE: Final = (*_SPOKEN, Annotation, Begin, ReasoningState)
-
-
-def _is_visible(delta: Delta) -> bool:
-    """Whether a client sees anything of it: the writer says nothing of what is empty."""
-    if isinstance(delta, Begin | Finish):
-        return False
-    return (
-        not isinstance(delta, _CONTINUABLE)
-        or getattr(delta, "text", True) != ""
-        or getattr(delta, "logprobs", ()) != ()
-    )
-
-
-def _remember(breaker: Breaker, fault: HTTPFault, now: float, *, local: bool) -> None:
-    """What a fault says about a target. One of the request's says nothing: it may have been found on this side."""
-    pause = fault.headers.get("retry-after")
-    if isinstance(fault, QueueFull) or (local and pause is not None):  # it is full, and comes back by itself
-        breaker.left_unknown()
-        return
-    if isinstance(fault, ServerFault) or fault.code == NO_QUOTA:
-        breaker.failed(now)
-    else:
-        breaker.left_unknown()
-    if pause is not None:
-        breaker.asks_for_pause(now, float(pause))
-
-
-def _code(fault: HTTPFault) -> str:
-    """A fault's code for metrics: of a request that was refused one of ours, for a provider may say anything."""
-    ours = isinstance(fault, ServerFault | TooManyRequests) or fault.code == CONTEXT_TOO_LONG
-    return (fault.code if ours else fault.default_code) or fault.type
-
-
-def is_passing(fault: HTTPFault) -> bool:
-    """Whether the same request may well succeed a moment later. What took too long would take as long again."""
-    if isinstance(fault, TooManyRequests):
-        return fault.code != NO_QUOTA
-    return isinstance(fault, Unavailable | ModelFailed) and fault.code != "upstream_unauthorized"

@@ -28,10 +28,11 @@ from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.items import as_object, awaits_client
 from ore.protocol.tools import check_tool_choice
+from ore.routing.faults import is_passing
 from ore.routing.route import Route
 from ore.routing.router import Router
 from ore.routing.rules import Target
-from ore.routing.sampling import Build, Sampling, is_passing
+from ore.routing.sampling import Build, Sampling
 from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
