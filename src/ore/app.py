@@ -3,6 +3,7 @@
 `create_app` gives an ASGI application for any server; `ore.serving` has one of its own.
 """
 
+import logging
 import os
 import secrets
 import time
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from ore.backends.dialect import Dialect
     from ore.backends.local.options import EngineOptions
     from ore.backends.upstream import UpstreamOptions
+
+logger = logging.getLogger("ore")
 
 LONGEST_WAIT = 600.0
 """Seconds beside its run that an answer may take until it is with its client, at most."""
@@ -123,7 +126,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor, metrics)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(router.models)  # what providers can do is known before anybody asks
+                    tasks.start_soon(_warmed_up, router)
                     yield make_app(settings, parts), parts
                     tasks.cancel_scope.cancel()
         finally:
@@ -132,6 +135,14 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     finally:
         with anyio.CancelScope(shield=True):
             await store.stop()
+
+
+async def _warmed_up(router: Router) -> None:
+    """Ask providers what they can do, before anybody else does. Nobody needs that yet: a bug there ends nothing."""
+    try:
+        await router.models()
+    except Exception:
+        logger.exception("the providers could not be asked for their models")
 
 
 @asynccontextmanager

@@ -92,7 +92,6 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.collect()
-        gc.set_threshold(20_000, 20, 50)  # a stream makes much that lives for a moment, and nothing that is a cycle
         gc.freeze()  # what is here now stays: a full collection need not look at it, in the middle of a stream
         self._on_started()
 

@@ -6,10 +6,14 @@ Every name of a field or a metric lives here, so that a renaming touches one fil
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="")
 """The id of the request that this task works for; empty outside of one."""
@@ -72,7 +76,7 @@ class Metrics:
     """The numbers of one server, in its own registry. Labels are the operator's names, never a client's."""
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # `ore --help` does not need it
+        from prometheus_client import CollectorRegistry, Counter, Histogram  # `ore --help` does not need it
 
         self._registry = CollectorRegistry()
         answered = ("ore_route_answers", "Answers begun by a target.", ("model", "target"))
@@ -83,9 +87,6 @@ class Metrics:
         self.failures = Counter(*failed, registry=self._registry)
         self.passed_over = Counter(*passed, registry=self._registry)
         self.cache_lookups = Counter(*cached, registry=self._registry)
-        self.open_breakers = Gauge(
-            "ore_breaker_open", "Whether a target is left alone.", ("target",), registry=self._registry
-        )
         self.first_delta = Histogram(
             "ore_target_first_delta_seconds",
             "Seconds from asking a target to its first word, without the wait in its queue.",
@@ -94,11 +95,30 @@ class Metrics:
             registry=self._registry,
         )
 
+    def count_resting(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Whom to ask, whenever metrics are read, how many targets are left alone by then. Once for each server."""
+        self._registry.register(_Resting(count))
+
     def exposition(self) -> bytes:
         """All of them in Prometheus' text format."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)
+
+
+class _Resting:
+    """A gauge without a memory: a pause that is over ends by itself, and nobody is told."""
+
+    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+        self._count = count
+
+    def collect(self) -> "Iterator[Metric]":
+        from prometheus_client.core import GaugeMetricFamily
+
+        gauge = GaugeMetricFamily("ore_breaker_open", "Targets that are left alone right now.", labels=("target",))
+        for label, resting in self._count().items():
+            gauge.add_metric((label,), resting)
+        yield gauge
 
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

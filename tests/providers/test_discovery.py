@@ -6,7 +6,8 @@ from stub_server import Asked, Play, as_json, stub_server
 
 from ore.backends.base import ModelRequest
 from ore.backends.chat_completions import ChatCompletions
-from ore.backends.provider import LONGEST_RETRY, RELIST_SECONDS, Provider, ProviderOptions
+from ore.backends.provider import RELIST_SECONDS, Provider, ProviderOptions
+from ore.backends.provider_faults import LONGEST_RETRY
 from ore.backends.upstream import Upstream, UpstreamOptions
 from ore.errors import TooManyRequests
 

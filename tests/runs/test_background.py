@@ -19,7 +19,7 @@ from ore.errors import ModelFailed, StorageFailed, TooManyRequests
 from ore.ids import new_id
 from ore.protocol.decoding import JsonObject
 from ore.protocol.responses import check_create
-from ore.routing.router import Router
+from ore.routing.router import Alias, Router
 from ore.runs.durable import StoredFollower
 from ore.runs.log import BrokenOff
 from ore.runs.run import Run
@@ -78,12 +78,13 @@ class Place:
     def __init__(self, script: Script = STEPS, tool: Tool | None = None) -> None:
         self.store = MemoryStore()
         self.backend = HeldBackend({"m": script})
+        self.router: Router | None = None
         self.tools = {tool.type: tool} if tool is not None else {}
 
     @asynccontextmanager
     async def process(self, **limits: Any) -> AsyncIterator[Supervisor]:
         async with Supervisor(
-            Router({"scripted": self.backend}),
+            self.router or Router({"scripted": self.backend}),
             self.store,
             Sealer(bytes(range(KEY_BYTES))),
             new_id=new_id,
@@ -453,6 +454,26 @@ async def test_a_model_that_says_something_else_ends_the_run() -> None:
     assert (final["status"], final["error"]["code"]) == ("failed", "server_error")
     assert final["output"][0]["content"][0]["text"] == "Hello"
     assert final["output"][0]["status"] == "incomplete"
+
+
+async def test_a_turn_is_told_again_by_who_told_it() -> None:
+    """An alias may choose another target the next time, and that one would say something else."""
+    place = Place([d.Begin("message"), d.Text("Hello"), HOLD, d.Text("."), FINISH])
+    other = HeldBackend({"n": [d.Text("Goodbye"), FINISH]})
+    there = {"a": place.backend, "b": other, "c": HeldBackend({"x": [d.Begin("message"), ModelFailed("Broke.")]})}
+    place.router = Router({}, there, {"any": Alias(targets=("c/x", "a/m", "b/n"))})
+    async with place.process() as supervisor:
+        run = place.start(supervisor, model="any")
+        await place.backend.reached.wait()
+        await run.recorded()
+    place.backend.release.set()
+    place.router = Router({}, there, {"any": Alias(targets=("b/n", "a/m"))})
+    async with place.process():
+        await ended(place, run.id)
+    final = check_kept(place, run.id)
+    assert final["status"] == "completed"
+    assert final["output"][0]["content"][0]["text"] == "Hello."
+    assert not other.requests
 
 
 @asynccontextmanager

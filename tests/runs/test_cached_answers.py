@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import anyio
 import pytest
-from run_kit import FINISH, OWNER, HeldBackend, Played, World, check_run, world
+from run_kit import FINISH, HOLD, OWNER, HeldBackend, Played, World, check_run, world
 
 from ore.core import deltas as d
 from ore.core.deltas import Finish
-from ore.errors import ModelFailed
+from ore.errors import DeadlineExceeded, ModelFailed, TooManyRequests, Unavailable
 from ore.ids import new_id
 from ore.routing.cache import ResponseCache
 from ore.routing.router import Router
@@ -109,6 +110,39 @@ async def test_a_failure_is_not_kept() -> None:
         for _ in range(2):
             assert (await played(here)).final["status"] == "failed"
     assert place.asked == 2
+
+
+async def test_a_crowd_does_not_fail_one_after_the_other() -> None:
+    """When the one that asked for all hits a time limit, the others ask at once, and each has a limit of its own."""
+    told = iter([[HOLD, DeadlineExceeded("Too slow.")]])
+    place = Place()
+    place.backend._scripts["m"] = lambda _: next(told, [HOLD, *SAYS])
+    async with world(router=place.router) as here:
+        runs = [here.supervisor.start(OWNER, here.create(temperature=0)) for _ in range(5)]
+        await place.backend.reached.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert place.asked == 1
+        first, place.backend.release = place.backend.release, anyio.Event()
+        first.set()
+        await anyio.wait_all_tasks_blocked()
+        assert place.asked == 5
+        place.backend.release.set()
+        for run in runs:
+            await run.ended()
+    assert sorted(run.status for run in runs) == ["completed"] * 4 + ["failed"]
+
+
+async def test_a_known_answer_is_given_while_its_target_rests() -> None:
+    """A replay asks nobody; what is not known still has to wait."""
+    limited = TooManyRequests("Too much.", retry_after=30)
+    backend = HeldBackend({"m": lambda _: SAYS if len(backend.requests) == 1 else [limited]})
+    router = Router({}, {"p": backend}, cache=ResponseCache(ttl=60, max_bytes=2**20, new_id=new_id))
+    async with world(router=router) as here:
+        first = await played(here, model="p/m")
+        assert (await here.play(model="p/m", temperature=0, input="Ho")).run.fault is limited
+        assert bare(await played(here, model="p/m")) == bare(first)
+        assert isinstance((await here.play(model="p/m", temperature=0, input="Ho")).run.fault, Unavailable)
+    assert len(backend.requests) == 2
 
 
 async def test_a_client_that_leaves_hands_the_question_on() -> None:

@@ -26,9 +26,9 @@ from ore.errors import (
 )
 from ore.protocol.decoding import JsonObject
 from ore.routing import breaker, sampling
+from ore.routing.route import MOST_NOTES, Passage
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
-from ore.routing.sampling import MOST_NOTES, Passage
 from ore.telemetry import Metrics
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
@@ -133,6 +133,15 @@ async def test_another_target_goes_on_where_the_alias_says_so() -> None:
     assert shown.items[-1]["role"] == "user"
 
 
+@pytest.mark.parametrize(("limit", "left"), [(100, 40), (50, 1), (None, None)])
+async def test_who_goes_on_may_say_what_is_left(limit: int | None, left: int | None) -> None:
+    """The limit of the answer is one for all who give it; what was said is estimated, for nobody counted it."""
+    said = [d.Reasoning("Hm. " * 20), d.Text("word" * 40), FAULTS["broken"]]
+    farm = Farm(said, [d.Text("."), FINISH], after_output="continue")
+    await played(farm, max_output_tokens=limit)
+    assert [backend.requests[0].max_output_tokens for backend in farm.backends] == [limit, left]
+
+
 async def test_reasoning_alone_is_begun_anew() -> None:
     """What the first one thought stays where it is; the next one thinks for itself."""
     thought = [d.Reasoning("Hm."), FAULTS["broken"]]
@@ -194,13 +203,25 @@ async def test_a_single_target_is_tried_again_too() -> None:
     assert (await played(farm, model="p0/m")).final["status"] == "completed"
 
 
-@pytest.mark.parametrize("name", ["no such model", "no key", "too long"])
+@pytest.mark.parametrize("name", ["no such model", "no key", "too long", "slow"])
 async def test_what_does_not_pass_is_not_tried_again(name: str) -> None:
-    """It would fail again."""
+    """It would fail again, and what was too slow would take its whole time limit once more."""
     farm = Farm([FAULTS[name]])
     found = await played(farm)
     assert found.run.fault is FAULTS[name]
     assert farm.asked == [1]
+
+
+async def test_who_is_not_asked_again_keeps_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry is taken when a target is asked again, not when it might have been."""
+    monkeypatch.setattr(breaker, "MOST_RETRIES", 1.0)
+    fault = [FAULTS["broken"]]
+    first, second = iter([fault, STEPS, fault]), iter([fault, fault, STEPS])
+    farm = Farm(lambda _: next(first), lambda _: next(second))
+    async with world(router=farm.router) as here:
+        for asked in ([2, 1], [3, 3]):
+            assert (await here.play(model="any")).final["status"] == "completed"
+            assert farm.asked == asked
 
 
 async def test_an_engine_of_this_machine_is_not_tried_again() -> None:
@@ -283,6 +304,21 @@ async def test_metrics_count_what_happened() -> None:
     assert 'ore_route_answers_total{model="any",target="p1"} 1.0' in told
     assert 'ore_route_answers_total{model="",target="p1"} 1.0' in told
     assert 'ore_target_first_delta_seconds_count{target="p1"} 2.0' in told
+
+
+async def test_metrics_count_who_is_left_alone_right_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model of a provider has a breaker of its own; a pause that was asked for counts, and ends by itself."""
+    scripts = {"slow": [Unavailable("Later.", retry_after=60)], "down": [FAULTS["broken"]], "well": STEPS}
+    metrics = Metrics()
+    aliases = {model: Alias(targets=(f"p/{model}",), rule=Rule(retries=0)) for model in scripts}
+    router = Router({}, {"p": HeldBackend(scripts)}, aliases, metrics=metrics)
+    async with world(router=router) as here:
+        for model in ("well", "slow", *["down"] * 5, "well"):
+            await here.play(model=model)
+        assert 'ore_breaker_open{target="p"} 2.0' in metrics.exposition().decode()
+        later = anyio.current_time() + 30
+        monkeypatch.setattr(anyio, "current_time", lambda: later)
+        assert 'ore_breaker_open{target="p"} 1.0' in metrics.exposition().decode()
 
 
 async def test_a_request_that_is_wrong_says_nothing_about_a_target() -> None:
@@ -426,6 +462,22 @@ async def test_a_background_run_does_not_wait_for_money() -> None:
         await run.ended()
     assert run.fault is broke
     assert farm.asked == [1]
+
+
+@pytest.mark.parametrize("after_output", ["fail", "continue"])
+async def test_a_summary_that_breaks_off_is_made_by_another(after_output: str) -> None:
+    """No client sees a word of it: nothing of what was said first is left, or shown to the next one."""
+    farm = Farm([d.Text("Half a "), FAULTS["broken"]], [d.Text("We talked."), FINISH], after_output=after_output)
+    turns = [{"role": role, "content": "x"} for _ in range(4) for role in ("user", "assistant")]
+    async with world(router=farm.router) as here:
+        found = await here.play(model="any", input=[*turns, {"type": "compaction_trigger"}])
+        assert found.final["status"] == "completed"
+        asked, other = (backend.requests[0].items for backend in farm.backends)
+        assert len(asked) == len(other)
+        await here.play(model="p1/m", input=[*found.final["output"], {"role": "user", "content": "Go on."}])
+    shown = [part["text"] for item in farm.backends[1].requests[-1].items for part in item["content"]]
+    assert shown[-2].endswith("We talked.")
+    assert not any("Half" in text for text in shown)
 
 
 async def test_a_context_is_counted_by_a_target_that_can() -> None:

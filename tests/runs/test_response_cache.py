@@ -396,6 +396,30 @@ async def test_when_an_answer_may_not_be_kept_all_who_wait_ask_for_themselves() 
 
 
 @pytest.mark.anyio
+async def test_when_a_leader_fails_all_who_wait_ask_for_themselves() -> None:
+    """At the same time: one after the other each would wait for the time limits of all before it."""
+    here, key = cache(), key_of(asking())
+    lead, found = await led(here, key), list[Hit | Lead]()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(_look, here, key, found)
+        await anyio.wait_all_tasks_blocked()
+        lead.fail()
+    assert [type(each) for each in found] == [Lead, Lead, Lead]
+    assert not here._flights
+
+
+@pytest.mark.anyio
+async def test_a_look_gives_no_duty() -> None:
+    """Who only wants to know whether there is an answer keeps nobody waiting for it."""
+    here, key = cache(), key_of(asking())
+    assert here.known(key) is None
+    assert not here._flights
+    await put(here, key)
+    assert here.known(key) == Hit(ANSWER)
+
+
+@pytest.mark.anyio
 async def test_one_who_waits_may_leave() -> None:
     """Whether before the leader ends or at the same moment, the others go on as if it had never been there."""
     here, key = cache(), key_of(asking())

@@ -66,6 +66,22 @@ async def test_nothing_configured() -> None:
         await Router({}).route("a")
 
 
+async def test_all_are_stopped_whatever_one_of_them_does() -> None:
+    """What it raises is heard of afterwards."""
+    stopped = list[str]()
+
+    class Stubborn(HeldBackend):
+        async def stop(self) -> None:
+            stopped.append(next(iter(self._scripts)))
+            if stopped[-1] == "b":
+                raise OSError("it does not end")
+
+    there = {name: Stubborn({name: []}) for name in "abc"}
+    with pytest.raises(OSError, match="does not end"):
+        await Router({"a": there["a"]}, {"b": there["b"], "c": there["c"]}).stop()
+    assert sorted(stopped) == ["a", "b", "c"]
+
+
 async def test_health_is_told_by_backend() -> None:
     """Each backend answers for itself, under its own name."""
     assert set(await Router(backends(one="a", two="b")).health()) == {"one", "two"}
@@ -110,6 +126,17 @@ async def test_a_model_that_is_known_waits_for_no_provider() -> None:
     slow.hangs = True
     with anyio.fail_after(5):
         assert (await router.route("big")).first.name == "far/big"
+
+
+async def test_no_provider_is_asked_only_to_word_a_refusal() -> None:
+    """A request without a model is refused at once, whoever is slow to list theirs."""
+
+    class Asked(HeldBackend):
+        async def models(self) -> list[Model]:
+            raise AssertionError("nobody needs to know")
+
+    with pytest.raises(InvalidRequest, match="Configured: 'tiny', 'far/\\*'"):
+        await Router(backends(one="tiny"), {"far": Asked({"big": []})}).route(None)
 
 
 async def test_of_two_providers_with_a_model_the_first_is_asked() -> None:

@@ -104,10 +104,27 @@ def test_who_is_to_be_left_alone_comes_after_who_is_busy() -> None:
     assert names == ["full", "down", "blind"]
 
 
+@pytest.mark.parametrize("rule", [Rule(), Rule(order="weighted", weights=(1e9, 1)), Rule(order="least_busy")], ids=str)
+def test_who_has_begun_goes_on(rule: Rule) -> None:
+    """Nobody else can tell the same again: neither chance nor its breaker speaks against it."""
+    seen = {"b": Seen(load=FULL, rests=4.0)}
+    targets, needs = [target("a"), target("b")], needs_of(asking())
+    found = choices(targets, rule, needs, {"a": Seen(), **seen}, begun="b")
+    assert [choice.target.name for choice in found] == ["b", "a"]
+
+
 def test_the_least_busy_comes_first() -> None:
     """By the share of its places that is taken."""
     seen = {"a": Seen(load=Load(running=3, slots=4)), "b": Seen(load=Load(running=10, slots=100))}
     assert order([target("a"), target("b")], Rule(order="least_busy"), **seen) == ["b", "a"]
+
+
+def test_those_that_are_equally_busy_share_the_requests() -> None:
+    """Else the first would get all of what comes while nobody has anything to do."""
+    random, rule = Random(7), Rule(order="least_busy")
+    targets, seen = [target("a"), target("b")], {"a": Seen(), "b": Seen()}
+    first = Counter(choices(targets, rule, needs_of(asking()), seen, random.random)[0].target.name for _ in range(4000))
+    assert 1850 < first["a"] < 2150
 
 
 def test_weights_are_shares() -> None:

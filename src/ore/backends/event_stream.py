@@ -33,6 +33,8 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that this chunk completes. Raises `EventTooLong`."""
+        if not self._size and self._begun and _is_one_event(chunk):  # nearly all chunks
+            return [chunk[6:-2]]
         seam = self._last + chunk
         self._last = seam[-2:]
         self._pieces.append(chunk)
@@ -82,6 +84,12 @@ class BodyReader:
         """The body; nothing when it has been given."""
         body, self._body = bytes(self._body), bytearray()
         return [body] if body else []
+
+
+def _is_one_event(chunk: bytes) -> bool:
+    """Whether it is one event of one line of data, and nothing else."""
+    is_whole = chunk.startswith(b"data: ") and chunk.endswith(b"\n\n")
+    return is_whole and chunk.count(b"\n") == 2 and b"\r" not in chunk
 
 
 def _data(frame: bytes) -> bytes | None:

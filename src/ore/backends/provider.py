@@ -1,7 +1,7 @@
 """One provider as a `Backend`: a dialect that translates, an `Upstream` that carries, profiles that know its models.
 
-The only place where a provider's errors become ours. It tries nothing twice (`ore.routing` does), keeps no answer, and
-sends nobody's key but its own.
+It words no error (`provider_faults` does), tries nothing twice (`ore.routing` does), keeps no answer, and sends
+nobody's key but its own.
 """
 
 import logging
@@ -17,23 +17,12 @@ from msgspec import Struct
 
 from ore.backends.admission import Admission
 from ore.backends.base import Health, Load, Model, ModelRequest
-from ore.backends.dialect import Decoder, Dialect, Listed, Unintelligible, UpstreamError
+from ore.backends.dialect import Decoder, Dialect, Listed, UpstreamError
 from ore.backends.profiles import Profile, profile_of
+from ore.backends.provider_faults import GARBAGE, ProviderFaults
 from ore.backends.upstream import Answer, Refused, Upstream
-from ore.backends.upstream_errors import read_error
 from ore.core.deltas import Delta, Finish
-from ore.errors import (
-    CONTEXT_TOO_LONG,
-    NO_QUOTA,
-    HTTPFault,
-    InvalidRequest,
-    ModelFailed,
-    NotFound,
-    PayloadTooLarge,
-    ServerFault,
-    TooManyRequests,
-    Unavailable,
-)
+from ore.errors import HTTPFault, ServerFault
 
 logger = logging.getLogger("ore.backends")
 
@@ -43,11 +32,8 @@ DISCOVERY_SECONDS: Final = 5.0
 RELIST_SECONDS: Final = 15.0
 """After which a provider that did not list its models is asked again: it may have been starting."""
 
-LONGEST_RETRY: Final = 86_400.0
-"""Seconds of a provider's `Retry-After` that are believed."""
-
-MAX_QUOTED: Final = 500
-"""Characters of a provider's message that a client is shown."""
+END_MARK: Final = b"[DONE]"
+"""What OpenAI and its likes send as the last event of a stream."""
 
 BYTES_PER_TOKEN: Final = 4
 """For an estimate, where a provider counts no tokens."""
@@ -80,6 +66,7 @@ class Provider:
         self.name = upstream.name
         self._dialect = dialect
         self._upstream = upstream
+        self._faults = ProviderFaults(upstream, dialect.name)
         self._options = options
         self._clock = clock
         self._admission = Admission(options.max_concurrent, options.queue, clock)
@@ -103,9 +90,9 @@ class Provider:
         try:
             await ticket.wait()
             async with self._upstream.stream(self._dialect.path, asked.body, asked.headers) as answer:
-                yield _Deltas(answer, asked.decoder, self, request.model)
+                yield _Deltas(answer, asked.decoder, self._faults, request.model)
         except Refused as refused:
-            raise self._fault(self._error(refused), request.model) from None
+            raise self._faults.refusal(refused, request.model) from None
         finally:
             ticket.release()
 
@@ -119,9 +106,9 @@ class Provider:
         try:
             return self._dialect.counted(await self._upstream.call("POST", *counting))
         except Refused as refused:
-            raise self._fault(self._error(refused), request.model) from None
-        except _GARBAGE:
-            raise self._garbage() from None
+            raise self._faults.refusal(refused, request.model) from None
+        except GARBAGE:
+            raise self._faults.garbage() from None
 
     async def models(self) -> list[Model]:
         """Those it lists, as last heard; asked again when that is long ago. Raises nothing."""
@@ -168,64 +155,9 @@ class Provider:
                 ttl = self._options.discovery_ttl
             except Refused as refused:
                 logger.warning("%s does not list its models: HTTP %d", self.name, refused.status)
-            except (ServerFault, TimeoutError, *_GARBAGE) as error:
+            except (ServerFault, TimeoutError, *GARBAGE) as error:
                 logger.warning("%s does not list its models: %s", self.name, _said(error))
             self._list_at = self._clock() + ttl  # not when whoever wanted to know has left
-
-    def _error(self, refused: Refused) -> UpstreamError:
-        error = read_error(refused.status, refused.body)
-        if error.retry_after is None:
-            error.retry_after = refused.retry_after
-        return error
-
-    def _fault(self, error: UpstreamError, model: str) -> HTTPFault:
-        """A provider's error as ours: whose fault it is, and what to do. Its words are quoted, but never the key."""
-        status, after = error.status, min(1.0 if error.retry_after is None else error.retry_after, LONGEST_RETRY)
-        said = " ".join(self._upstream.masked(error.message).split())[:MAX_QUOTED]
-        logger.info("%s refused a request: HTTP %d %s", self.name, status, error.code)
-        if status in (401, 403):
-            return ModelFailed(
-                f"The provider '{self.name}' does not accept this server's key. Check [providers.{self.name}] api_key.",
-                code="upstream_unauthorized",
-            )
-        if status == 404:
-            place = f", or no API at [providers.{self.name}] base_url, which often ends in /v1"
-            return NotFound(
-                f"The provider '{self.name}' has no model '{model}'{'' if model in said else place}: {said}",
-                code="model_not_found",
-                param="model",
-            )
-        if 300 <= status < 400:
-            return ModelFailed(
-                f"The provider '{self.name}' only says that its API is elsewhere (HTTP {status}). Correct "
-                f"[providers.{self.name}] base_url.",
-                code="upstream_failed",
-            )
-        if status == 429:
-            message = f"The provider '{self.name}' is asked too much: {said}"
-            code = NO_QUOTA if error.code == NO_QUOTA else None
-            return TooManyRequests(message, retry_after=after, code=code)
-        if status in (503, 529):
-            message = f"The provider '{self.name}' is overloaded: {said}"
-            return Unavailable(message, retry_after=after)
-        if status == 413:
-            return PayloadTooLarge(f"The provider '{self.name}' refused the request as too large: {said}")
-        if 400 <= status < 500 and status != 408:
-            message = f"The provider '{self.name}' refused the request: {said}"
-            param = "input" if error.code == CONTEXT_TOO_LONG else error.param or None
-            return InvalidRequest(message, code=error.code or "upstream_refused", param=param)
-        return ModelFailed(f"The provider '{self.name}' failed: {said}", code="upstream_failed")
-
-    def _garbage(self) -> ModelFailed:
-        return ModelFailed(
-            f"The provider '{self.name}' sent what is no {self._dialect.name}. Check that [providers.{self.name}] kind "
-            "and base_url are those of its API.",
-            code="upstream_garbage",
-        )
-
-
-_GARBAGE: Final = (Unintelligible, msgspec.MsgspecError, UnicodeError, RecursionError)
-"""What decoding raises on an answer that is not of its dialect."""
 
 
 def _said(error: Exception) -> str:
@@ -235,14 +167,16 @@ def _said(error: Exception) -> str:
 class _Deltas:
     """The deltas of one answer. What was said before a fault is given first."""
 
-    def __init__(self, answer: Answer, decoder: Decoder, provider: Provider, model: str) -> None:
+    def __init__(self, answer: Answer, decoder: Decoder, faults: ProviderFaults, model: str) -> None:
         self._answer = answer
         self._decoder = decoder
-        self._provider = provider
+        self._faults = faults
         self._model = model
         self._ready: deque[Delta] = deque()
         self._fault: HTTPFault | None = None
-        self._done = False
+        self._over = False
+        """Whether nothing more is read of it."""
+        self._finished = False
 
     def __aiter__(self) -> "_Deltas":
         return self
@@ -251,37 +185,33 @@ class _Deltas:
         while not self._ready:
             if self._fault is not None:
                 raise self._fault
-            if self._done:
+            if self._over:
                 raise StopAsyncIteration
             await self._read()
         return self._ready.popleft()
 
     async def _read(self) -> None:
+        """Take what has come. An answer is over with its `Finish`, with the mark of an end, or with its stream."""
         events = await self._answer.read()
         try:
             for data in events:
-                if data == b"[DONE]":
-                    self._take(self._decoder.end())
-                    self._done = True
-                else:
-                    self._take(self._decoder.feed(data))
-                if self._done:
+                self._over = data == END_MARK
+                self._take(self._decoder.end() if self._over else self._decoder.feed(data))
+                if self._over:
                     self._answer.ended = True
                     break
             if not events:
+                self._over = True
                 self._take(self._decoder.end())
-                self._done = True
         except UpstreamError as error:
-            self._fault = self._provider._fault(error, self._model)
-        except _GARBAGE:
-            self._fault = self._provider._garbage()
-        if self._done and not self._finished:
-            garbage = self._answer.whole  # one body that is no answer; a stream may have lost its end
-            self._fault = self._provider._garbage() if garbage else self._provider._upstream.broken_off()
-
-    _finished = False
+            self._fault = self._faults.told(error, self._model)
+        except GARBAGE:
+            self._fault = self._faults.garbage()
+        else:
+            if self._over and not self._finished:
+                self._fault = self._faults.unfinished(whole=self._answer.whole)
 
     def _take(self, deltas: Sequence[Delta]) -> None:
         self._ready.extend(deltas)
         if deltas and isinstance(deltas[-1], Finish):
-            self._finished = self._done = True
+            self._finished = self._over = True

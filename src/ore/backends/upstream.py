@@ -224,7 +224,11 @@ class Upstream:
 
 
 class Answer:
-    """The events of one answer, as they come. One timer watches over it, whatever comes."""
+    """The events of one answer, as they come. One timer watches over it.
+
+    The time to the first event has one limit, however many comments come meanwhile; after it, anything that comes is a
+    sign of life.
+    """
 
     def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse, first_byte_seconds: float) -> None:
         self._upstream = upstream
@@ -256,8 +260,9 @@ class Answer:
                     f"The provider '{self._upstream.name}' sent an event that is too long to be one.",
                     code="upstream_garbage",
                 ) from None
-            self._heard_at = self._loop.time()
             self._heard = self._heard or bool(events)
+            if self._heard:  # until the first event, comments are no answer
+                self._heard_at = self._loop.time()
             if events or not chunk:
                 if self._late is not None:
                     raise self._late

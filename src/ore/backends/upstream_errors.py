@@ -2,7 +2,7 @@
 
 OpenAI sends `{"error": {message, type, code, param}}`; others a bare string, `{"message"}`, `{"detail"}` (a list, where
 it is FastAPI's), a list of errors (Gemini), an error in another's words inside (OpenRouter), plain text or a page of
-HTML; proxies send whatever stands behind them sends. It words nothing anew: `provider` does.
+HTML; proxies send whatever stands behind them sends. It words nothing anew: `provider_faults` does.
 """
 
 import html

@@ -28,6 +28,8 @@ class Progress(Struct):
     """Where in `output` the turn begins that is going on, or comes next."""
     service_tier: str | None = None
     """The tier that the last upstream used, if it said so."""
+    target: str = ""
+    """Who answers the turn that is going on, once anything was said: only the same one can tell it again."""
     ended: str | None = None
     """Why the model stopped, once no further turn follows."""
 

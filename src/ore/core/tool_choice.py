@@ -118,11 +118,13 @@ class OneCall:
         self._held = False
         self._begun = False
 
+    @property
+    def lets_all(self) -> bool:
+        """Whether nothing will be held back."""
+        return self._parallel
+
     def lets(self, delta: Delta) -> bool:
         """Whether a delta may be written."""
-        if not isinstance(delta, _OF_ITEMS):  # nearly all deltas: what follows costs more than they do
-            self._begun = self._held = False
-            return True
         goes_on = isinstance(delta, ToolArguments | ItemEvent) or (isinstance(delta, WholeItem) and self._begun)
         self._begun = isinstance(delta, ItemBegun) or (isinstance(delta, ItemEvent) and self._begun)
         if not goes_on:
@@ -131,6 +133,3 @@ class OneCall:
             self._held = begins and self._called and not self._parallel
             self._called = self._called or begins
         return not self._held
-
-
-_OF_ITEMS = (ToolCall, ToolArguments, ItemBegun, ItemEvent, WholeItem)

@@ -132,7 +132,8 @@ class _Open(Struct):
     kind: type[items.MadeItem] | type[JsonObject]
     call: CallKind | None = None
     part: PartKind | None = None
-    part_index: int = 0
+    place: dict[str, Any] = {}
+    """Where the open part is: the fields that all of its events share."""
     parts: int = 0
     summaries: int = 0
     summary_key: int = 0
@@ -306,14 +307,13 @@ class ResponseWriter:
             self._fold.settle(final)
 
     def _write_part(self, kind: PartKind, delta: Any) -> None:
-        logprobs = list(delta.logprobs) if kind.delta is e.OutputTextDelta else None
-        if not delta.text and not logprobs:
-            return
-        self._ensure_part(kind, getattr(delta, "index", 0))
+        """The way of nearly all deltas: of text within the part that is open."""
         fields: dict[str, Any] = {"delta": delta.text}
-        if logprobs is not None:
-            fields["logprobs"] = logprobs
-        self._emit_in_part(kind.delta, **fields)
+        if kind.delta is e.OutputTextDelta:
+            fields["logprobs"] = list(delta.logprobs)
+        if delta.text or fields.get("logprobs"):
+            self._ensure_part(kind, getattr(delta, "index", 0))
+            self._emit_in_part(kind.delta, **fields)
 
     def write_empty_message(self) -> None:
         """A message with one empty text part, for a model that said nothing at all."""
@@ -463,9 +463,10 @@ class ResponseWriter:
         assert open_ is not None  # noqa: S101
         open_.part, open_.summary_key, open_.annotations = kind, summary_key, []
         if kind.index == "summary_index":
-            open_.part_index, open_.summaries = open_.summaries, open_.summaries + 1
+            index, open_.summaries = open_.summaries, open_.summaries + 1
         else:
-            open_.part_index, open_.parts = open_.parts, open_.parts + 1
+            index, open_.parts = open_.parts, open_.parts + 1
+        open_.place = {"item_id": open_.id, "output_index": open_.output_index, kind.index: index}
 
     def _add(self, item: items.MadeItem, call: CallKind | None) -> None:
         index = len(self._fold.response.output)
@@ -479,10 +480,7 @@ class ResponseWriter:
     def _emit_in_part(self, kind: type[e.Event], **fields: Any) -> None:
         open_ = self._open
         assert open_ is not None  # noqa: S101
-        assert open_.part is not None  # noqa: S101
-        fields[open_.part.index] = open_.part_index
-        make: Any = kind
-        self._say(make(sequence_number=self._number, item_id=open_.id, output_index=open_.output_index, **fields))
+        self._say(kind(sequence_number=self._number, **open_.place, **fields))
 
     def _emit(self, kind: type[e.Event], **fields: Any) -> None:
         self._say(kind(sequence_number=self._number, **fields))

@@ -5,7 +5,7 @@ probe. Pure bookkeeping by a clock that is handed in; it asks nobody and knows n
 """
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 FAILURES_TO_OPEN: Final = 5
@@ -35,9 +35,10 @@ _WEIGHT: Final = 0.2
 
 
 class Breaker:
-    """One target's. Times are in seconds, by one clock."""
+    """One target's. Times are in seconds, by one clock. `label` is the target's name for metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        self.label = label
         self._failures = 0
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
@@ -61,9 +62,12 @@ class Breaker:
         """Whether it has failed so often that it is left alone, or only probed."""
         return self._failures >= FAILURES_TO_OPEN
 
-    def asked(self, now: float) -> None:
-        """It is asked. One that has failed too often is asked once, until that one answer is known."""
-        self._budget = min(MOST_RETRIES, self._budget + RETRY_SHARE)
+    def asked(self, now: float, *, again: bool = False) -> None:
+        """It is asked; `again`, by a request that it has failed before, which takes one retry out of the budget.
+
+        One that has failed too often is asked once, until that one answer is known.
+        """
+        self._budget = self._budget - 1 if again else min(MOST_RETRIES, self._budget + RETRY_SHARE)
         if self.is_open:
             self._probing_until = now + PROBE_SECONDS
 
@@ -97,12 +101,10 @@ class Breaker:
         """Nobody heard whether it is well: the client left, or it was not asked after all."""
         self._probing_until = 0.0
 
+    @property
     def may_retry(self) -> bool:
-        """Take one retry out of the budget, if there is one."""
-        if self._budget < 1:
-            return False
-        self._budget -= 1
-        return True
+        """Whether there is a retry in the budget."""
+        return self._budget >= 1
 
 
 class Breakers:
@@ -114,10 +116,17 @@ class Breakers:
     def __len__(self) -> int:
         return len(self._known)
 
-    def __call__(self, name: str) -> Breaker:
+    def __call__(self, name: str, label: str = "") -> Breaker:
         """A target's; it stays the same one as long as the target is asked now and then."""
-        found = self._known.pop(name, None) or Breaker()
+        found = self._known.pop(name, None) or Breaker(label)
         self._known[name] = found
         if len(self._known) > MOST_REMEMBERED:
             self._known.popitem(last=False)
+        return found
+
+    def resting(self, now: float) -> Counter[str]:
+        """How many targets are to be left alone, by label; 0 for a label all of whose targets may be asked."""
+        found = Counter[str]()
+        for breaker in self._known.values():
+            found[breaker.label] += breaker.seconds_left(now) > 0
         return found

@@ -54,7 +54,7 @@ class Hit(Struct, frozen=True):
 
 
 class Lead:
-    """An answer that is not known: whoever holds this asks the model, and ends it with `keep` or `give_up`."""
+    """An answer that is not known: whoever holds this asks the model, and ends it with `keep`, `fail` or `give_up`."""
 
     def __init__(self, cache: "ResponseCache", key: bytes, flight: "_Flight | None") -> None:
         self._cache = cache
@@ -73,8 +73,12 @@ class Lead:
         return body is not None
 
     def give_up(self) -> None:
-        """There is no answer (a fault, a cancellation): one of those who wait leads. Idempotent; idle after `keep`."""
+        """Nobody wants the answer here any more: one of those who wait leads. Idle after another end."""
         self._land(None, shared=True)
+
+    def fail(self) -> None:
+        """The model gave no answer. Each of those who wait asks, at the same time: in turn they would wait too long."""
+        self._land(None, shared=False)
 
     def _land(self, body: bytes | None, *, shared: bool) -> None:
         flight, self._flight = self._flight, None
@@ -131,11 +135,16 @@ class ResponseCache:
         canonical = msgspec.json.encode([target_name, seen], order="sorted")
         return blake2b(canonical, digest_size=32).digest()
 
+    def known(self, key: bytes) -> Hit | None:
+        """The answer, if there is one. Gives nobody a duty."""
+        body = self._get(key)
+        return None if body is None else Hit(self._replay(body))
+
     async def lookup(self, key: bytes) -> Hit | Lead:
         """The answer, or else the duty to get it. Waits while somebody else has that duty."""
         while True:
-            if (body := self._get(key)) is not None:
-                return Hit(self._replay(body))
+            if (hit := self.known(key)) is not None:
+                return hit
             flight = self._flights.get(key)
             if flight is None:
                 flight = self._flights[key] = _Flight()

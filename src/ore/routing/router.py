@@ -9,6 +9,7 @@ The router opens no connection and knows no wire; how an answer comes about is `
 
 import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 import anyio
@@ -19,8 +20,9 @@ from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
 from ore.routing.breaker import Breakers
 from ore.routing.cache import ResponseCache
+from ore.routing.route import Passage, Route
 from ore.routing.rules import Rule, Target
-from ore.routing.sampling import Build, Passage, Route, Sampling
+from ore.routing.sampling import Build, Sampling
 from ore.telemetry import Metrics
 
 
@@ -63,6 +65,7 @@ class Router:
         self._cache = cache
         self._metrics = metrics or Metrics()
         self._breakers = Breakers()
+        self._metrics.count_resting(lambda: self._breakers.resting(anyio.current_time()))
         self._owners: dict[str, str] = {}
         """The provider of a model by its own name, as last listed; of two that list it, the first."""
 
@@ -100,7 +103,7 @@ class Router:
         name = name or self._default
         if name is None:
             raise InvalidRequest(
-                f"Missing required parameter: 'model'. Configured: {quoted_all(await self._names())}.",
+                f"Missing required parameter: 'model'. Configured: {quoted_all(await self.served())}.",
                 code="missing_required_parameter",
                 param="model",
             )
@@ -111,10 +114,27 @@ class Router:
             raise unknown_model(name, await self._names())
         return Route(name=name, targets=(target,))
 
-    def sample(self, route: Route, build: Build, passage: Passage, *, wants_cache: bool | None = None) -> Sampling:
-        """An answer of the route's targets, to be entered and iterated over."""
+    def sample(
+        self,
+        route: Route,
+        build: Build,
+        passage: Passage,
+        *,
+        wants_cache: bool | None = None,
+        begun: str = "",
+        hidden: bool = False,
+    ) -> Sampling:
+        """An answer of the route's targets, to be entered and iterated over. The options are those of `Sampling`."""
         return Sampling(
-            route, build, self._breakers, passage, self._metrics, cache=self._cache, wants_cache=wants_cache
+            route,
+            build,
+            self._breakers,
+            passage,
+            self._metrics,
+            cache=self._cache,
+            wants_cache=wants_cache,
+            begun=begun,
+            hidden=hidden,
         )
 
     async def start(self) -> None:
@@ -125,8 +145,10 @@ class Router:
             self._alias(name)
 
     async def stop(self) -> None:
-        for backend in (*self._engines.values(), *self._providers.values()):
-            await backend.stop()
+        """Take everything down, the last one first. Whatever one of them raises comes when all are stopped."""
+        async with AsyncExitStack() as stack:
+            for backend in (*self._engines.values(), *self._providers.values()):
+                stack.push_async_callback(backend.stop)
 
     async def health(self) -> dict[str, Health]:
         """By the backend's name."""

@@ -158,11 +158,16 @@ def choices(
     needs: Needs,
     seen: Mapping[str, Seen],
     chance: Callable[[], float] = random.random,
+    *,
+    begun: str = "",
 ) -> list[Choice]:
-    """Every target, in the order in which they are to be asked; those that cannot come last."""
+    """Every target, in the order in which they are to be asked; those that cannot come last.
+
+    `begun` names the target that has begun this answer: it comes first, whatever speaks against it.
+    """
     ordered = _ordered(targets, rule, seen, chance)
     judged = [_judged(target, rule, needs, seen[target.name]) for target in ordered]
-    return sorted(judged, key=lambda choice: choice.rank)
+    return sorted(judged, key=lambda choice: (choice.target.name != begun, choice.rank))
 
 
 def _judged(target: Target, rule: Rule, needs: Needs, seen: Seen) -> Choice:
@@ -179,7 +184,7 @@ def _ordered(
     targets: Sequence[Target], rule: Rule, seen: Mapping[str, Seen], chance: Callable[[], float]
 ) -> list[Target]:
     if rule.order == "least_busy":
-        return sorted(targets, key=lambda target: _fullness(seen[target.name].load))
+        return sorted(targets, key=lambda target: (_fullness(seen[target.name].load), chance()))  # ties are shared
     if rule.order == "weighted":
         # Efraimidis and Spirakis (2006): a random order in which each comes first as often as its weight says
         keys = {target.name: chance() ** (1 / weight) for target, weight in zip(targets, rule.weights, strict=True)}

@@ -11,40 +11,21 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final
 
 import anyio
-import msgspec
 from msgspec import Struct
 
 from ore.backends.base import ModelRequest
-from ore.core.deltas import (
-    Annotation,
-    Begin,
-    Delta,
-    Finish,
-    Reasoning,
-    ReasoningState,
-    ReasoningSummary,
-    Text,
-)
-from ore.errors import (
-    CONTEXT_TOO_LONG,
-    NO_QUOTA,
-    DeadlineExceeded,
-    HTTPFault,
-    ModelFailed,
-    NotFound,
-    QueueFull,
-    RequestError,
-    ServerFault,
-    TooManyRequests,
-    Unavailable,
-)
-from ore.protocol.decoding import JsonObject
+from ore.core.deltas import Begin, Delta, Finish
+from ore.errors import HTTPFault, ModelFailed, NotFound, RequestError, TooManyRequests, Unavailable
 from ore.routing.breaker import Breaker, Breakers
-from ore.routing.cache import Hit, Lead, ResponseCache
-from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Rule, Seen, Target, choices, needs_of
+from ore.routing.cache import ResponseCache
+from ore.routing.faults import code_of, is_passing, remember
+from ore.routing.recall import Recall
+from ore.routing.route import Passage, Route
+from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
+from ore.routing.told import Told, is_visible
 from ore.telemetry import Metrics
 
 logger = logging.getLogger("ore.routing")
@@ -58,46 +39,8 @@ PATIENCE: Final = 5.0
 GLANCE: Final = 0.25
 """Seconds after which a request that waits looks again: of many that wait, one probes the target for all."""
 
-MOST_NOTES: Final = 32
-"""What is remembered of a request's way: one that waits for hours in a queue asks again and again."""
-
-GO_ON: Final = (
-    "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
-)
-
 Build = Callable[[Target], ModelRequest]
 """What a target is asked. Raises `InvalidRequest` when it cannot be asked that."""
-
-
-class Route(Struct, frozen=True, kw_only=True):
-    """What a client's name for a model stands for. `alias` is that name if the operator gave it."""
-
-    name: str
-    targets: tuple[Target, ...]
-    rule: Rule = Rule()
-    alias: str = ""
-
-    @property
-    def first(self) -> Target:
-        return self.targets[0]
-
-
-class Passage(Struct):
-    """What happened on the way to an answer, in words for operators; for clients that ask, too."""
-
-    notes: list[str] = []
-    cached: Literal["off", "miss", "hit"] = "off"
-    """Whether the answer came out of the response cache; `off`: nobody looked."""
-
-    @property
-    def said(self) -> str:
-        return "; ".join(self.notes)
-
-    def note(self, name: str, what: str) -> None:
-        """Add what happened, unless it is what happened last. The oldest is forgotten when it becomes too much."""
-        if self.notes[-1:] != [f"{name}: {what}"]:
-            self.notes.append(f"{name}: {what}")
-            del self.notes[:-MOST_NOTES]
 
 
 class _Failure(Struct, frozen=True):
@@ -126,21 +69,25 @@ class Sampling:
         *,
         cache: ResponseCache | None = None,
         wants_cache: bool | None = None,
+        begun: str = "",
+        hidden: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`wants_cache`: whether the client asked for the response cache, or asked not to have it."""
+        """`wants_cache`: whether the client asked for the response cache, or asked not to have it.
+
+        `begun`: the target that another process had this answer begun by; it is asked first.
+        `hidden`: no client sees anything of it, so that a target can be replaced whatever it has said.
+        """
         self._route = route
         self._build = build
         self._breakers = breakers
         self._passage = passage
         self._metrics = metrics
-        self._cache = cache
-        self._wants_cache = wants_cache
-        self._lead: Lead | None = None
-        self._kept: list[Delta] = []
+        self._recall = Recall(cache, wants_cache, passage, metrics)
+        self._begun = begun
         self._chance = chance
         self._stack = AsyncExitStack()
-        self._deltas: AsyncIterator[Delta] | None = None
+        self._deltas: AsyncIterator[Delta]
         self._left: list[Choice] = []
         self._failures: dict[str, _Failure] = {}
         self._rounds = 0
@@ -148,11 +95,16 @@ class Sampling:
         self._answering = False
         self._breaker: Breaker | None = None
         """That of the target that was asked; None while nobody is, and for an answer from the cache."""
-        self._told: list[Delta] = []
+        self._told = Told()
+        self._hidden = hidden
         self._visible = False
+        self._settled = False
+        """Whether a delta can tell nothing more but that it is the last: so it is for nearly all."""
         self._eventful = False
         """Whether there is anything to tell but that the first target answers."""
-        self._continues = route.rule.after_output == "continue"
+        self._continues = route.rule.after_output == "continue" and not hidden
+        self.restarts = 0
+        """How often the answer has begun anew: what was said before that is no part of it."""
         self.target = route.first
         self.request: ModelRequest | None = None
 
@@ -164,8 +116,10 @@ class Sampling:
 
     async def __aenter__(self) -> "Sampling":
         try:
-            self._left = await self._rested(self._choices())
-            await self._enter_next()
+            self._left = self._choices()
+            if not await self._is_remembered():
+                await self._rested()
+                await self._enter_next()
         except BaseException:
             await self._leave()
             raise
@@ -181,29 +135,30 @@ class Sampling:
 
     async def __anext__(self) -> Delta:
         while True:
-            assert self._deltas is not None  # noqa: S101
             try:
                 delta = await anext(self._deltas)
             except StopAsyncIteration:
-                fault: HTTPFault = ModelFailed(
-                    "The model's stream ended before it said why. Send the request again.", code="upstream_incomplete"
-                )
+                fault: HTTPFault = _ended_early()
             except HTTPFault as raised:
                 fault = raised
             else:
-                if not self._answering:
-                    self._begins_to_answer()
-                if not self._visible:
-                    self._visible = _is_visible(delta)
-                if self._continues:
-                    self._told.append(delta)
-                if self._lead is not None:
-                    self._keep(self._lead, delta)
-                if self._breaker is not None and isinstance(delta, Finish):
-                    self._breaker.answered()
+                if not self._settled or type(delta) is Finish:
+                    self._hear(delta)
                 return delta
             if (seam := await self._replace(fault)) is not None:
                 return seam
+
+    def _hear(self, delta: Delta) -> None:
+        """Note what a delta says about the answer, and about who gives it."""
+        if not self._answering:
+            self._begins_to_answer()
+        self._visible = self._visible or (not self._hidden and is_visible(delta))
+        if self._continues:
+            self._told.hear(delta)
+        self._recall.hear(delta)
+        if self._breaker is not None and isinstance(delta, Finish):
+            self._breaker.answered()
+        self._settled = (self._visible or self._hidden) and not self._continues and not self._recall.leads
 
     def _choices(self) -> list[Choice]:
         """The targets in their order. What speaks against one is only asked where there are others."""
@@ -213,7 +168,7 @@ class Sampling:
             return [Choice(route.first, rank=RESTING if rests else FREE)]
         request = self._buildable()
         seen = {target.name: self._seen(target) for target in route.targets}
-        found = choices(route.targets, route.rule, needs_of(request), seen, self._chance)
+        found = choices(route.targets, route.rule, needs_of(request), seen, self._chance, begun=self._begun)
         for choice in found:
             if choice.rank > found[0].rank:
                 self._eventful = True
@@ -221,12 +176,30 @@ class Sampling:
                 self._metrics.passed_over.labels(route.alias, choice.target.label, RANKS[choice.rank]).inc()
         return [choice for choice in found if choice.rank < UNABLE] or found
 
-    async def _rested(self, left: list[Choice]) -> list[Choice]:
-        """The same, when at least one may be asked; a pause that is too long is the client's to wait."""
-        if any(choice.rank != RESTING for choice in left):
-            return left
+    def _all_rest(self) -> bool:
+        return all(choice.rank == RESTING for choice in self._left)
+
+    async def _is_remembered(self) -> bool:
+        """Whether the answer of a target is in the cache where nobody may be asked: a replay disturbs no target."""
+        if not self._all_rest():
+            return False
+        for choice in self._left:
+            try:
+                request = self._build(choice.target)
+            except RequestError:
+                continue
+            if (known := self._recall.known(choice.target, request)) is not None:
+                self.target, self.request = choice.target, request
+                await self._replay(known)
+                return True
+        return False
+
+    async def _rested(self) -> None:
+        """Wait until at least one may be asked; a pause that is too long is the client's to wait."""
+        if not self._all_rest():
+            return
         until: float | None = None
-        while (rests := min(self._seen(choice.target).rests for choice in left)) > 0:
+        while (rests := min(self._seen(choice.target).rests for choice in self._left)) > 0:
             now = anyio.current_time()
             until = until or now + rests + PATIENCE  # as long again for the probe of another request
             if rests > PATIENCE or now > until:
@@ -236,7 +209,6 @@ class Sampling:
                     retry_after=rests,
                 )
             await anyio.sleep(min(rests, GLANCE))
-        return left
 
     def _buildable(self) -> ModelRequest:
         """The request as the first target that can be asked it would get it: what all of them need to do."""
@@ -248,66 +220,58 @@ class Sampling:
         return self._build(self._route.targets[-1])
 
     def _seen(self, target: Target) -> Seen:
-        breaker, now = self._breakers(target.name), anyio.current_time()
+        breaker, now = self._breaker_of(target), anyio.current_time()
         return Seen(
             load=target.backend.load(),
             rests=breaker.seconds_left(now),
             first_delta_seconds=breaker.first_delta_seconds(now),
         )
 
+    def _breaker_of(self, target: Target) -> Breaker:
+        return self._breakers(target.name, target.label)
+
     async def _enter_next(self) -> None:
         """Have the next target take the request. Raises the most telling fault when none is left."""
         while True:
             while self._left:
-                choice = self._left.pop(0)
-                if await self._entered(choice.target):
+                target = self._left.pop(0).target
+                if self._is_affordable(target) and await self._entered(target):
                     return
             if not await self._another_round():
                 raise self._most_telling()
 
+    def _is_affordable(self, target: Target) -> bool:
+        """Whether it may be asked: once always, and again within its budget."""
+        return target.name not in self._failures or self._breaker_of(target).may_retry
+
     async def _entered(self, target: Target) -> bool:
-        self.target, self.request, self._breaker, self._answering = target, None, None, False
+        self.target, self.request, self._breaker = target, None, None
+        self._answering = self._settled = False
         try:
             self.request = self._build(target)
             if await self._is_known(target, self.request):
                 return True
-            self._breaker = self._breakers(target.name)
-            self._breaker.asked(anyio.current_time())
+            self._breaker = self._breaker_of(target)
+            self._breaker.asked(anyio.current_time(), again=target.name in self._failures)
             self._due_at = anyio.current_time() + target.backend.load().wait_seconds
-            self._deltas = await self._stack.enter_async_context(target.backend.stream(self._continued(self.request)))
+            stream = target.backend.stream(self._told.continued(self.request))
+            self._deltas = await self._stack.enter_async_context(stream)
         except HTTPFault as fault:
             self._failed(fault)
             return False
         return True
 
     async def _is_known(self, target: Target, request: ModelRequest) -> bool:
-        """Whether the answer is in the cache; if not, it is for us to get it, for others that want the same."""
-        key = self._cache.key(target.name, request, asked=self._wants_cache) if self._cache is not None else None
-        if self._cache is None or key is None or self._visible:
-            return False
-        found = await self._cache.lookup(key)
-        self._passage.cached = "hit" if isinstance(found, Hit) else "miss"
-        self._metrics.cache_lookups.labels(self._passage.cached).inc()
-        if isinstance(found, Lead):
-            self._lead, self._kept = found, []
-            return False
-        self._passage.note(target.name, "answered before, from the cache")
+        """Whether the answer is in the cache, or another request has just got it."""
+        known = None if self._visible else await self._recall.answer(target, request)
+        if known is not None:
+            await self._replay(known)
+        return known is not None
+
+    async def _replay(self, known: Sequence[Delta]) -> None:
+        self._passage.note(self.target.name, "answered before, from the cache")
         self._answering = True
-        self._deltas = await self._stack.enter_async_context(aclosing(_replayed(found.deltas)))
-        return True
-
-    def _keep(self, lead: Lead, delta: Delta) -> None:
-        """Collect the answer; at its end those who wait for it have it too."""
-        self._kept.append(delta)
-        if isinstance(delta, Finish):
-            lead.keep(self._kept)
-            self._lead = None
-
-    def _give_up(self) -> None:
-        """Nobody need wait for this answer."""
-        if self._lead is not None:
-            self._lead.give_up()
-            self._lead = None
+        self._deltas = await self._stack.enter_async_context(aclosing(_replayed(known)))
 
     def _begins_to_answer(self) -> None:
         self._answering, now = True, anyio.current_time()
@@ -316,23 +280,21 @@ class Sampling:
             self._breaker.began(now, seconds)
         self._metrics.answers.labels(self._route.alias, self.target.label).inc()
         self._metrics.first_delta.labels(self.target.label).observe(seconds)
-        self._metrics.open_breakers.labels(self.target.label).set(0)
         self._passage.note(self.target.name, "answers")
         if self._eventful:
             logger.info("%s: %s", self._route.name, self._passage.said)
 
     def _failed(self, fault: HTTPFault) -> None:
         """Note what came of the target that was asked."""
-        self._give_up()
+        self._recall.fail()
         target = self.target
         self._failures[target.name] = _Failure(target, self.request, fault)
         self._eventful = True
         self._passage.note(target.name, f"failed, {type(fault).__name__} ({fault.code})")
         if self._breaker is not None:
-            _remember(self._breaker, fault, anyio.current_time(), local=target.local)
-            self._metrics.open_breakers.labels(target.label).set(self._breaker.is_open)
+            remember(self._breaker, fault, anyio.current_time(), local=target.local)
             self._breaker = None
-        self._metrics.failures.labels(self._route.alias, target.label, _code(fault)).inc()
+        self._metrics.failures.labels(self._route.alias, target.label, code_of(fault)).inc()
 
     async def _another_round(self) -> bool:
         """Wait, and fill the list again, if trying again may help and there is a budget for it."""
@@ -342,7 +304,7 @@ class Sampling:
             return False
         pause = soonest + FIRST_BACKOFF * 2**self._rounds * self._chance()
         due = [target for rests, target in again if rests <= pause]
-        self._left = [Choice(target) for target in due if self._breakers(target.name).may_retry()]
+        self._left = [Choice(target) for target in due if self._is_affordable(target)]
         self._rounds += 1
         if self._left:
             await anyio.sleep(pause)
@@ -378,86 +340,30 @@ class Sampling:
         await self._stack.aclose()
         if not self._visible:
             await self._enter_next()
+            self.restarts += had_begun
             return Begin("message") if had_begun else None
-        if not self._can_go_on():
+        if not (self._continues and self._told.may_be_continued(self.asked)):
             raise fault
         self._left = [choice for choice in self._choices() if choice.target is not self.target]
         try:
             await self._enter_next()
         except HTTPFault:
             raise fault from None
-        return None if self._text() else Begin("message")
-
-    def _can_go_on(self) -> bool:
-        """Whether another model can go on: with text, and not in the middle of a call or of JSON."""
-        format_type = self.request.text_format["type"] if self.request is not None else "text"
-        said = all(isinstance(delta, _CONTINUABLE) for delta in self._told)
-        return self._continues and said and (format_type == "text" or not self._text())
-
-    def _continued(self, request: ModelRequest) -> ModelRequest:
-        """The request with what clients have seen of the answer, for whoever goes on with it."""
-        text = self._text()
-        if not text:
-            return request
-        said: JsonObject = {"type": "output_text", "text": text, "annotations": []}
-        items = (
-            *request.items,
-            {"type": "message", "role": "assistant", "status": "incomplete", "content": [said]},
-            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": GO_ON}]},
-        )
-        return msgspec.structs.replace(request, items=items)
-
-    def _text(self) -> str:
-        return "".join(delta.text for delta in self._told if isinstance(delta, Text))
+        return None if self._told.text else Begin("message")
 
     async def _leave(self) -> None:
-        self._give_up()
+        self._recall.leave()
         if self._breaker is not None and not self._answering:
             self._breaker.left_unknown()
         await self._stack.aclose()
 
 
-async def _replayed(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:
-    for delta in deltas:
-        yield delta
-
-
-_CONTINUABLE: Final = (Text, Annotation, Begin, Reasoning, ReasoningSummary, ReasoningState)
-
-
-def _is_visible(delta: Delta) -> bool:
-    """Whether a client sees anything of it: the writer says nothing of what is empty."""
-    if isinstance(delta, Begin | Finish):
-        return False
-    return (
-        not isinstance(delta, _CONTINUABLE)
-        or getattr(delta, "text", True) != ""
-        or getattr(delta, "logprobs", ()) != ()
+def _ended_early() -> HTTPFault:
+    return ModelFailed(
+        "The model's stream ended before it said why. Send the request again.", code="upstream_incomplete"
     )
 
 
-def _remember(breaker: Breaker, fault: HTTPFault, now: float, *, local: bool) -> None:
-    """What a fault says about a target. One of the request's says nothing: it may have been found on this side."""
-    pause = fault.headers.get("retry-after")
-    if isinstance(fault, QueueFull) or (local and pause is not None):  # it is full, and comes back by itself
-        breaker.left_unknown()
-        return
-    if isinstance(fault, ServerFault) or fault.code == NO_QUOTA:
-        breaker.failed(now)
-    else:
-        breaker.left_unknown()
-    if pause is not None:
-        breaker.asks_for_pause(now, float(pause))
-
-
-def _code(fault: HTTPFault) -> str:
-    """A fault's code for metrics: of a request that was refused one of ours, for a provider may say anything."""
-    ours = isinstance(fault, ServerFault | TooManyRequests) or fault.code == CONTEXT_TOO_LONG
-    return (fault.code if ours else fault.default_code) or fault.type
-
-
-def is_passing(fault: HTTPFault) -> bool:
-    """Whether the same request may well succeed a moment later."""
-    if isinstance(fault, TooManyRequests):
-        return fault.code != NO_QUOTA
-    return isinstance(fault, Unavailable | DeadlineExceeded | ModelFailed) and fault.code != "upstream_unauthorized"
+async def _replayed(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:
+    for delta in deltas:
+        yield delta

@@ -21,8 +21,9 @@ from ore.protocol.content import OutputText
 from ore.protocol.decoding import JsonObject
 from ore.protocol.items import Message
 from ore.protocol.responses import Response, Usage
+from ore.routing.route import Route
 from ore.routing.rules import Target
-from ore.routing.sampling import Build, Route
+from ore.routing.sampling import Build
 from ore.runs.run import Run
 from ore.runs.turns import Shared, asked, enter
 from ore.tools.base import Hosted
@@ -122,13 +123,15 @@ async def _summary(run: Run, shared: Shared, route: Route, tools: Hosted, item_i
             owner=request.owner,
         )
 
-    said: list[str] = []
+    said, restarts = list[str](), 0
     async with AsyncExitStack() as stack:
-        deltas = await enter(stack, run, shared, route, build, shorten=True)
+        deltas = await enter(stack, run, shared, route, build, shorten=True, hidden=True)
         if run.writer.open_item is None:
             run.writer.open_whole(compaction.item("", item_id))
             run.writer.emit_in_whole(e.Compacting)
         async for delta in deltas:
+            if deltas.restarts > restarts:  # somebody else tells it
+                said, restarts = [], deltas.restarts
             if isinstance(delta, Finish):
                 return "".join(said), delta.usage
             if isinstance(delta, Text):

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator
 from itertools import islice
 from typing import Protocol
 
-import anyio
-
 from ore.errors import Unavailable
 from ore.protocol.events import Event, encode, event_type
+from ore.runs.bell import bell
 from ore.stores.base import StoredEvent
 
 
@@ -99,7 +98,7 @@ class _Live:
 
     def __init__(self, log: EventLog, following: int) -> None:
         self._log = log
-        self._wakened: anyio.Event | None = None
+        self._bell = bell()
         self.next = following
 
     def leave(self) -> None:
@@ -120,9 +119,7 @@ class _Live:
             elif log.closed:
                 return
             else:
-                self._wakened = anyio.Event()
-                await self._wakened.wait()
+                await self._bell.wait()
 
     def wake(self) -> None:
-        if self._wakened is not None:
-            self._wakened.set()
+        self._bell.ring()

@@ -18,7 +18,7 @@ from ore.protocol.decoding import JsonObject
 from ore.protocol.events import Event, decode_response
 from ore.protocol.responses import Create, Response, Status
 from ore.protocol.wire import BOTH, Wire
-from ore.routing.sampling import Passage
+from ore.routing.route import Passage
 from ore.runs.durable import DurableLog
 from ore.runs.log import EventLog, Follower
 from ore.stores.base import ClaimedRun

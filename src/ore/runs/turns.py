@@ -5,7 +5,7 @@ together with the events of it; calls of tools that run here are left for `ore.r
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 from ore.backends.base import ModelRequest
 from ore.core import compaction
 from ore.core.callable_tools import effective_tools
-from ore.core.deltas import Delta, Finish, ReasoningState, Text, ToolArguments, ToolCall
+from ore.core.deltas import Delta, Finish, ReasoningState, ToolArguments, ToolCall
 from ore.core.progress import PendingCall
 from ore.core.retrace import Diverged, Retrace
 from ore.core.sealing import Sealer
@@ -28,9 +28,11 @@ from ore.protocol.decoding import JsonObject
 from ore.protocol.events import encode
 from ore.protocol.items import as_object, awaits_client
 from ore.protocol.tools import check_tool_choice
+from ore.routing.faults import is_passing
+from ore.routing.route import Route
 from ore.routing.router import Router
 from ore.routing.rules import Target
-from ore.routing.sampling import Build, Route, Sampling, is_passing
+from ore.routing.sampling import Build, Sampling
 from ore.runs.context import opened_reasoning, opens_compaction
 from ore.runs.judge import Judge
 from ore.runs.run import Run
@@ -113,14 +115,27 @@ def _warn(run: Run, target: Target, request: ModelRequest) -> None:
 
 
 async def enter(
-    stack: AsyncExitStack, run: Run, shared: Shared, route: Route, build: Build, *, shorten: bool
+    stack: AsyncExitStack,
+    run: Run,
+    shared: Shared,
+    route: Route,
+    build: Build,
+    *,
+    shorten: bool,
+    hidden: bool = False,
 ) -> Sampling:
-    """Have a target take the request, and the run accepted and started. `shorten`: drop items that do not fit.
+    """Have a target take the request, and the run accepted and started.
 
-    Where a queue is full, a foreground run is refused, and a background run waits.
+    `shorten`: drop items that do not fit. `hidden`: no client sees what is said.
+
+    Where a queue is full, a foreground run is refused, and a background run waits. What clients have seen of a turn can
+    only be told again by who told it first.
     """
+    begun = run.progress.target if run.seen else ""
     while True:
-        sampling = shared.router.sample(route, build, run.passage, wants_cache=wants_cache(run.create))
+        sampling = shared.router.sample(
+            route, build, run.passage, wants_cache=wants_cache(run.create), begun=begun, hidden=hidden
+        )
         try:
             await stack.enter_async_context(sampling)
         except (TooManyRequests, Unavailable) as fault:
@@ -175,7 +190,6 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
         deltas = await enter(stack, run, shared, route, build, shorten=shorten)
-        taker = deltas.target
         sift = _Sift(tools, deltas.asked.tool_choice)
         try:
             calls = OneCall(parallel=run.create.parallel_tool_calls)
@@ -185,11 +199,9 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
                 "The server was restarted while the model was answering, and the model did not take the answer up "
                 "where it was. Send the request again."
             ) from None
-        if deltas.target is not taker:
-            _warn(run, deltas.target, deltas.asked)
     cut = finish.reason in CUT
     run.writer.close("incomplete" if cut else "completed")
-    run.seen = ()
+    run.seen, progress.target = (), ""
     progress.add(finish.usage)
     progress.service_tier = finish.service_tier or progress.service_tier
     progress.turns += 1
@@ -210,11 +222,21 @@ async def _retrace(run: Run) -> Retrace:
     return await anyio.to_thread.run_sync(Retrace, run.seen, run.progress.first)
 
 
-async def _write(run: Run, deltas: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+async def _write(run: Run, deltas: Sampling, sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+    taker, teller = deltas.target, None
+    plain = retrace.over and calls.lets_all and sift.takes_none
     async for delta in deltas:
+        if deltas.target is not teller:
+            teller = deltas.target
+            run.progress.target = teller.name
+            run.note()  # with the event of its first word
+            if teller is not taker:
+                _warn(run, teller, deltas.asked)
         if isinstance(delta, Finish):
             return delta
-        if sift.takes(delta):
+        if plain:
+            run.writer.write(delta)
+        elif sift.takes(delta):
             retrace.close()
             if retrace.over:
                 run.writer.close()
@@ -239,10 +261,13 @@ class _Sift:
         self._call = PendingCall("", "")
         self.calls: list[PendingCall] = []
 
+    @property
+    def takes_none(self) -> bool:
+        """Whether no tool runs here at all."""
+        return not self._names
+
     def takes(self, delta: Delta) -> bool:
-        if type(delta) is Text:  # nearly all deltas
-            self._open = False
-        elif isinstance(delta, ToolCall):
+        if isinstance(delta, ToolCall):
             self._open = delta.kind == "function_call" and delta.namespace is None and delta.name in self._names
             self._call = PendingCall(delta.call_id, delta.name)
             if self._open and allows(self._choice, delta.kind, delta.name, None):

@@ -1,0 +1,43 @@
+"""What a fault says about the target that it came from: whether it will pass, and whether to leave the target alone.
+
+It asks nobody, and does not know what is done next.
+"""
+
+from ore.errors import (
+    CONTEXT_TOO_LONG,
+    NO_QUOTA,
+    HTTPFault,
+    ModelFailed,
+    QueueFull,
+    ServerFault,
+    TooManyRequests,
+    Unavailable,
+)
+from ore.routing.breaker import Breaker
+
+
+def remember(breaker: Breaker, fault: HTTPFault, now: float, *, local: bool) -> None:
+    """What a fault says about a target. One of the request's says nothing: it may have been found on this side."""
+    pause = fault.headers.get("retry-after")
+    if isinstance(fault, QueueFull) or (local and pause is not None):  # it is full, and comes back by itself
+        breaker.left_unknown()
+        return
+    if isinstance(fault, ServerFault) or fault.code == NO_QUOTA:
+        breaker.failed(now)
+    else:
+        breaker.left_unknown()
+    if pause is not None:
+        breaker.asks_for_pause(now, float(pause))
+
+
+def code_of(fault: HTTPFault) -> str:
+    """A fault's code for metrics: of a request that was refused one of ours, for a provider may say anything."""
+    ours = isinstance(fault, ServerFault | TooManyRequests) or fault.code == CONTEXT_TOO_LONG
+    return (fault.code if ours else fault.default_code) or fault.type
+
+
+def is_passing(fault: HTTPFault) -> bool:
+    """Whether the same request may well succeed a moment later. What took too long would take as long again."""
+    if isinstance(fault, TooManyRequests):
+        return fault.code != NO_QUOTA
+    return isinstance(fault, Unavailable | ModelFailed) and fault.code != "upstream_unauthorized"
