@@ -200,3 +200,11 @@ async def test_a_stream_that_is_called_json_is_a_stream() -> None:
     sent = [b"data: " + json.dumps(chunk).encode() + b"\n\n", b"data: [DONE]\n\n"]
     said = await answered("chat_completions", Play(sent, content_type="application/json"))
     assert said == [Text("Hi"), Finish("stop")]
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+async def test_a_page_for_people_is_no_answer(kind: str) -> None:
+    """A login page with status 200 names the settings that led there, instead of asking for the request again."""
+    with pytest.raises(HTTPFault, match="kind and base_url") as caught:
+        await answered(kind, Play([b"<!doctype html>\n\n<h1>Log in</h1>"], content_type="text/html"))
+    assert caught.value.code == "upstream_garbage"

@@ -186,3 +186,9 @@ async def test_what_a_classifier_picks_goes_before_any_other_order() -> None:
     assert (route.first.name, route.rule.order) == ("far/big", "ordered")
     easy = await router.route("picked")
     assert ([target.name for target in easy.targets], easy.rule) == (["tiny", "far/big"], rule)
+
+
+async def test_a_providers_name_alone_is_no_model() -> None:
+    """The refusal says how its models are asked for."""
+    with pytest.raises(NotFound, match="Did you mean 'far/MODEL'"):
+        await hybrid().route("far")

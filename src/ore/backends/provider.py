@@ -209,7 +209,7 @@ class _Deltas:
             self._fault = self._faults.garbage()
         else:
             if self._over and not self._finished:
-                self._fault = self._faults.unfinished(whole=self._answer.whole)
+                self._fault = self._faults.unfinished(senseless=self._answer.senseless)
 
     def _take(self, deltas: Sequence[Delta]) -> None:
         self._ready.extend(deltas)

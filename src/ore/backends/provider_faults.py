@@ -89,9 +89,9 @@ class ProviderFaults:
             return InvalidRequest(message, code=error.code or "upstream_refused", param=param)
         return ModelFailed(f"The provider '{self._name}' failed: {said}", code="upstream_failed")
 
-    def unfinished(self, *, whole: bool) -> ModelFailed:
-        """Of an answer that ended too soon: one `whole` body was none, and a stream has lost its end."""
-        return self.garbage() if whole else self._upstream.broken_off()
+    def unfinished(self, *, senseless: bool) -> ModelFailed:
+        """Of an answer that ended too soon: it was `senseless` from the beginning, or it has lost its end."""
+        return self.garbage() if senseless else self._upstream.broken_off()
 
     def garbage(self) -> ModelFailed:
         """Of an answer that is not of the dialect."""

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
+from ore import __version__
 from ore.backends.base import JsonObject
 from ore.backends.event_stream import BodyReader, EventReader, EventTooLong
 from ore.errors import DeadlineExceeded, ModelFailed, ServerFault
@@ -78,7 +79,7 @@ class Upstream:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.options.connect_timeout),
-            headers={**self.options.headers, "Accept-Encoding": "gzip, deflate"},
+            headers={"User-Agent": f"ore/{__version__}", **self.options.headers, "Accept-Encoding": "gzip, deflate"},
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=not is_loopback(URL(self._base).host or ""),  # proxies are for what is not on this machine
             read_bufsize=64 * 1024,
@@ -267,6 +268,11 @@ class Answer:
                 if self._late is not None:
                     raise self._late
                 return events
+
+    @property
+    def senseless(self) -> bool:
+        """Whether something came, and nothing of it was an event: a page for people, say."""
+        return self.whole or (self._begun and not self._heard)
 
     def close(self) -> None:
         self._timer.cancel()

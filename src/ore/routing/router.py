@@ -110,6 +110,8 @@ class Router:
         if name in self._aliases:
             return await self._picked(name, items)
         target = self._target(name) or await self._listed(name)
+        if target is None and name in self._providers:
+            raise unknown_model(name, [f"{name}/MODEL"])
         if target is None:
             raise unknown_model(name, await self._names())
         return Route(name=name, targets=(target,))
