@@ -190,5 +190,5 @@ async def test_what_a_classifier_picks_goes_before_any_other_order() -> None:
 
 async def test_a_providers_name_alone_is_no_model() -> None:
     """The refusal says how its models are asked for."""
-    with pytest.raises(NotFound, match="Did you mean 'far/MODEL'"):
+    with pytest.raises(NotFound, match="Configured: 'far/MODEL'"):
         await hybrid().route("far")

@@ -204,8 +204,8 @@ class Sampling:
             until = until or now + rests + PATIENCE  # as long again for the probe of another request
             if rests > PATIENCE or now > until:
                 raise Unavailable(
-                    f"What serves the model '{self._route.name}' has failed or asked for a pause, and is left alone for "
-                    f"{rests:.0f} s. Send the request again then.",
+                    f"What serves the model '{self._route.name}' has failed or asked for a pause, and is left alone "
+                    f"for {rests:.0f} s. Send the request again then.",
                     retry_after=rests,
                 )
             await anyio.sleep(min(rests, GLANCE))
