@@ -6,7 +6,7 @@ second, non-streaming way in.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct, field
 
@@ -14,6 +14,9 @@ from ore.core.callable_tools import TOOL_TYPES
 from ore.core.deltas import Delta
 
 JsonObject = dict[str, Any]
+
+BYTES_PER_TOKEN: Final = 4
+"""For estimates, where nobody counts: about what English has."""
 
 
 class Sampling(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.admission import Admission
-from ore.backends.base import Health, Load, Model, ModelRequest
+from ore.backends.base import BYTES_PER_TOKEN, Health, Load, Model, ModelRequest
 from ore.backends.dialect import Decoder, Dialect, Listed, UpstreamError
 from ore.backends.profiles import Profile, profile_of
 from ore.backends.provider_faults import GARBAGE, ProviderFaults
@@ -34,9 +34,6 @@ RELIST_SECONDS: Final = 15.0
 
 END_MARK: Final = b"[DONE]"
 """What OpenAI and its likes send as the last event of a stream."""
-
-BYTES_PER_TOKEN: Final = 4
-"""For an estimate, where a provider counts no tokens."""
 
 
 class ProviderOptions(Struct, frozen=True, kw_only=True):

@@ -11,12 +11,9 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from ore.backends.base import Backend, Capabilities, Load, Model, ModelRequest
+from ore.backends.base import BYTES_PER_TOKEN, Backend, Capabilities, Load, Model, ModelRequest
 from ore.core.callable_tools import skipped
 from ore.protocol.decoding import JsonObject
-
-BYTES_PER_TOKEN: Final = 4
-"""For an estimate that costs nothing: about what English has."""
 
 TOKENS_PER_IMAGE: Final = 1000
 

@@ -4,10 +4,9 @@ from typing import Final
 
 import msgspec
 
-from ore.backends.base import ModelRequest
+from ore.backends.base import BYTES_PER_TOKEN, ModelRequest
 from ore.core.deltas import Annotation, Begin, Delta, Finish, Reasoning, ReasoningState, ReasoningSummary, Text
 from ore.protocol.decoding import JsonObject
-from ore.routing.rules import BYTES_PER_TOKEN
 
 GO_ON: Final = (
     "Your answer broke off here. Go on with it exactly where it stopped: repeat nothing, and say nothing about this."
