@@ -9,8 +9,9 @@ import pytest
 
 from ore.backends.base import ModelRequest
 from ore.backends.local.call_forms import plan_tools
-from ore.backends.local.grammar import Markup, build_grammar
+from ore.backends.local.grammar import build_grammar
 from ore.backends.local.grammar_process import GrammarCompiler
+from ore.backends.local.markup import Markup
 from ore.errors import InvalidRequest
 
 pytestmark = pytest.mark.anyio
