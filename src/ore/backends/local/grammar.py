@@ -16,7 +16,7 @@ from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.local.call_forms import is_raw
 from ore.backends.local.json_schemas import Verdict, check_schema, compile_problem, loosen_schema
 from ore.backends.local.lark_grammars import lark_problem
-from ore.backends.local.markup import HERMES, WHOLE_HEADS, Markup, Parameters, whole_pattern
+from ore.backends.local.markup import HERMES, WHOLE_HEADS, CallForm, Markup, Parameters, whole_pattern
 from ore.backends.local.written_arguments import Parameter, plain_parameters
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import ToolPlan
@@ -138,7 +138,10 @@ class _Writer:
         channels = self.markup.channels
         if not channels:
             return body
-        return self._join(self._written(channels.answer_open), body, f"({self._written(channels.answer_close)})?")
+        close = self._written(channels.answer_close)
+        if channels.answer_close not in self.markup.special:
+            close = f"({close})?"  # else it is there: an engine may end a grammar by a token that ends no output
+        return self._join(self._written(channels.answer_open), body, close)
 
     def _free_text(self, *, called: bool) -> str:
         """Text in which nothing reads as a call. Where calls may follow it, they take it up at their marker."""
@@ -168,7 +171,7 @@ class _Writer:
         self.rules.append(f"thought: {self._up_to(markup.think_close, 'thoughts')} {ahead}")
         if markup.thinking:
             return "thought "
-        return f"({self._written(markup.think_open)} thought){'?' if not markup.channels else '*'} "
+        return f"({self._written(markup.think_open)} thought){'*' if markup.channels else '?'} "
 
     def _up_to(self, marker: str, name: str, barred: Iterable[str] = ()) -> str:
         """Free text up to a marker, which is part of it."""
@@ -183,10 +186,11 @@ class _Writer:
     # Calls.
 
     def _calls(self, plan: ToolPlan, *, free: bool) -> str:
-        """One call or more. The last one may be left open where it ends in raw text that swallows any close marker."""
+        """One call or more. The last may be left open where it is raw text, which swallows all but control tokens."""
         row = self.markup.call
         each = [(i, self._call(i, tool)) for i, tool in enumerate(plan.allowed)]
-        raw = [f"raw_{i}" for i, tool in enumerate(plan.allowed) if is_raw(tool)]
+        closes = bool(self.markup.special.keys() & self.markup.pieces(row.after_raw + row.close))
+        raw = [f"raw_{i}" for i, tool in enumerate(plan.allowed) if is_raw(tool) and not closes]
         closed = [name for i, name in each if not (row.raw_ends and is_raw(plan.allowed[i]))]
         more = MAX_CALLS - 1 if plan.parallel and row.several else 0
         ways = []
@@ -227,42 +231,41 @@ class _Writer:
     def _call(self, i: int, tool: CallableTool) -> str:
         """One call, without what opens and closes its section."""
         row = self.markup.call
-        name = row.before_name + tool.shown + row.before_id
-        ends = f"/{row.id}/ " if row.id else ""
         if is_raw(tool):
             self._rule(f"input_{i}", f"%lark {raw_grammar(tool)}")
-            self._rule(f"raw_{i}", self._named(name, ends, row.before_raw, f"input_{i}"))
+            self._rule(f"raw_{i}", self._join(self._named(row, tool, row.before_raw), f"input_{i}"))
             return self._rule(f"call_{i}", self._join(f"raw_{i}", self._written(row.after_raw)))
-        arguments = arguments_schema(tool)
-        parameters = plain_parameters(tool) if row.parameters is not None else None
-        if row.parameters is not None and parameters is not None:
-            written = [self._parameter(f"p_{i}_{n}", each, row.parameters) for n, each in enumerate(parameters)]
-            self._rule(f"arguments_{i}", self._join(*written) or '""')
-        else:
-            self._rule(f"arguments_{i}", f"%json {arguments}")
-            if row.parameters is not None:
-                row, name = HERMES, HERMES.before_name + tool.shown
-        call = self._join(self._named(name, ends, row.before_arguments, f"arguments_{i}"), self._written(row.after))
-        return self._rule(f"call_{i}", call)
+        arguments = f"%json {arguments_schema(tool)}"
+        if row.parameters is not None and (parameters := plain_parameters(tool)) is not None:
+            arguments = self._parameters(i, parameters, row.parameters)
+        elif row.parameters is not None:
+            row = HERMES
+        self._rule(f"arguments_{i}", arguments)
+        head = self._named(row, tool, row.before_arguments)
+        return self._rule(f"call_{i}", self._join(head, f"arguments_{i}", self._written(row.after)))
 
-    def _named(self, name: str, ends: str, before: str, arguments: str) -> str:
-        head = self._join(self._written(name), ends, self._written(before)) if ends else self._written(name + before)
-        return self._join(head, arguments)
+    def _named(self, row: CallForm, tool: CallableTool, before: str) -> str:
+        """A call as far as its arguments, or its raw text."""
+        name = row.before_name + tool.shown
+        if not row.id:
+            return self._written(name + before)
+        return self._join(self._written(name + row.before_id), f"/{row.id}/", self._written(before))
+
+    def _parameters(self, i: int, parameters: Iterable[Parameter], row: Parameters) -> str:
+        """All arguments, each in its place; those that are not required may be left out."""
+        names = [self._parameter(f"argument_{i}_{n}", each, row) for n, each in enumerate(parameters)]
+        return " ".join(names) or '""'
 
     def _parameter(self, name: str, parameter: Parameter, row: Parameters) -> str:
-        before = row.before_key + parameter.key + row.before_value + row.pad
+        before, close = row.before_key + parameter.key + row.before_value + row.pad, self._written(row.pad + row.close)
         if parameter.words:
-            text = self._written_words(parameter.words) + " " + self._written(row.pad + row.close)
+            text = f"({' | '.join(map(_literal, parameter.words))}) {close}"
         elif parameter.raw:
             text = self._up_to(row.close, f"{name}_text")
         else:
-            self._rule(f"{name}_json", f"%json {_held(parameter.schema)}")
-            text = self._join(f"{name}_json", self._written(row.pad + row.close))
+            text = self._join(self._rule(f"{name}_json", f"%json {_held(parameter.schema)}"), close)
         self._rule(name, self._join(self._written(before), text, self._written(row.after)))
         return name if parameter.required else f"{name}?"
-
-    def _written_words(self, words: Iterable[str]) -> str:
-        return "(" + " | ".join(map(_literal, words)) + ")"
 
     def _opening(self, *, free: bool) -> str:
         """What comes before the first call; after free text, the first time that the open marker is complete."""
@@ -299,7 +302,8 @@ class _Writer:
 
 
 def _held(schema: JsonObject) -> str:
-    return _judge(schema, strict=False).grammar
+    """The `%json` body for one argument of a tool whose parameters have been judged."""
+    return _judge(schema, strict=False).grammar or _must({})
 
 
 def _literal(text: str) -> str:
