@@ -42,6 +42,9 @@ _TURN_MARKER: Final = re.compile(
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID|ARGS|THINK)\]"
 )
 
+_EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium"}
+"""The names of templates that know three."""
+
 _NO_TOOLS: Final = ToolPlan()
 
 MAX_SHOWN_GRAMMAR: Final = 4000
@@ -153,7 +156,7 @@ def _effort(request: ModelRequest) -> JsonObject:
     effort = (request.reasoning or {}).get("effort")
     if effort in (None, "none"):
         return {} if effort is None else {"enable_thinking": False}
-    return {"enable_thinking": True, "reasoning_effort": effort if effort in ("low", "medium") else "high"}
+    return {"enable_thinking": True, "reasoning_effort": _EFFORTS.get(str(effort), "high")}
 
 
 def _definition(tool: CallableTool, form: CallForm) -> JsonObject:
@@ -168,8 +171,10 @@ def _raw_hint(tool: CallableTool, form: CallForm) -> str:
     """How a tool is called whose input is raw text: as any call begins, and then the text itself."""
     if not is_raw(tool):
         return ""
-    call = (form.before_name + tool.shown + form.before_raw).strip()
-    hint = f"To call it, write {call} and the input on the lines after it, as plain text without arguments."
+    hint = "Its input is plain text: call it as any function, and write the text as it is where arguments would stand."
+    if form.before_name.endswith('"'):
+        call = (form.before_name + tool.shown + form.before_raw).strip()
+        hint = f"To call it, write {call} and the input on the lines after it, as plain text without arguments."
     definition = tool.format["definition"]
     return f"{hint} Its Lark grammar:\n{definition}" if len(definition) <= MAX_SHOWN_GRAMMAR else hint
 
