@@ -17,7 +17,7 @@ from ore.backends.local.call_forms import is_raw
 from ore.backends.local.json_schemas import Verdict, check_schema, compile_problem, loosen_schema
 from ore.backends.local.lark_grammars import lark_problem
 from ore.backends.local.markup import HERMES, WHOLE_HEADS, CallForm, Markup, Parameters, whole_pattern
-from ore.backends.local.written_arguments import Parameter, plain_parameters
+from ore.backends.local.written_arguments import NOTES, Parameter, plain_parameters
 from ore.core.callable_tools import CallableTool
 from ore.core.tool_choice import ToolPlan
 from ore.errors import InvalidRequest
@@ -120,6 +120,7 @@ class _Writer:
     def __init__(self, markup: Markup) -> None:
         self.markup = markup
         self.rules: list[str] = []
+        self.shared: dict[bytes, str] = {}
 
     def body(self, plan: ToolPlan, answer: str | None) -> str:
         """What may follow `start:`."""
@@ -261,11 +262,19 @@ class _Writer:
         if parameter.words:
             text = f"({' | '.join(map(_literal, parameter.words))}) {close}"
         elif parameter.raw:
-            text = self._up_to(row.close, f"{name}_text")
+            text = self.shared.get(b"") or self.shared.setdefault(b"", self._up_to(row.close, "raw_text"))
         else:
-            text = self._join(self._rule(f"{name}_json", f"%json {_held(parameter.schema)}"), close)
+            text = self._join(self._json(parameter.schema), close)
         self._rule(name, self._join(self._written(before), text, self._written(row.after)))
         return name if parameter.required else f"{name}?"
+
+    def _json(self, schema: JsonObject) -> str:
+        """A rule for JSON, the same one for the same schema: many arguments are alike, and each rule costs time."""
+        key = msgspec.json.encode({name: value for name, value in schema.items() if name not in NOTES})
+        if key not in self.shared:
+            held = _judge(schema, strict=False).grammar or _must({})
+            self.shared[key] = self._rule(f"json_{len(self.shared)}", f"%json {held}")
+        return self.shared[key]
 
     def _opening(self, *, free: bool) -> str:
         """What comes before the first call; after free text, the first time that the open marker is complete."""
@@ -299,11 +308,6 @@ class _Writer:
     def _rule(self, name: str, body: str) -> str:
         self.rules.append(f"{name}: {body}")
         return name
-
-
-def _held(schema: JsonObject) -> str:
-    """The `%json` body for one argument of a tool whose parameters have been judged."""
-    return _judge(schema, strict=False).grammar or _must({})
 
 
 def _literal(text: str) -> str:

@@ -16,8 +16,9 @@ from ore.backends.local.markup import Parameters
 from ore.backends.markers import certain
 from ore.core.callable_tools import CallableTool
 
-_NOTES: Final = frozenset({"description", "title", "default", "examples", "deprecated", "$comment"})
-_ROOT: Final = frozenset({"type", "properties", "required", "additionalProperties", "$schema"}) | _NOTES
+NOTES: Final = frozenset({"description", "title", "default", "examples", "deprecated", "$comment"})
+"""Keywords that hold nobody to anything."""
+_ROOT: Final = frozenset({"type", "properties", "required", "additionalProperties", "$schema"}) | NOTES
 _KEY: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "null": type(None),
@@ -54,7 +55,7 @@ def plain_parameters(tool: CallableTool) -> list[Parameter] | None:
 def _parameter(key: str, schema: Any, *, required: bool) -> Parameter | None:
     if not isinstance(schema, dict) or not _KEY.fullmatch(key) or "$ref" in msgspec.json.encode(schema).decode():
         return None
-    types, rest = _types(schema), schema.keys() - _NOTES - {"type"}
+    types, rest = _types(schema), schema.keys() - NOTES - {"type"}
     if types is not None and "string" not in types:
         return Parameter(key, required, schema, raw=False)
     if not rest:
