@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from ore.backends.local.call_forms import is_raw
+from ore.backends.local.json_value import JsonValue, decoded, input_of
 from ore.backends.local.markup import (
     HERMES,
     SPACES,
@@ -31,11 +32,6 @@ Entry = dict[str, Any]
 
 MAX_HEADER: Final = 300
 """Characters of a block's header, at most."""
-
-_INPUT_HEAD: Final = re.compile(r'\s*(?:\{\s*"input"\s*:\s*)?"')
-_BRACKET: Final = re.compile(r'[\[\]{}"]')
-_QUOTE: Final = re.compile(r'["\\]')
-_SCALAR_END: Final = re.compile(r"[,}\]\s]")
 
 
 class OutputParser:
@@ -61,15 +57,13 @@ class OutputParser:
         self._buffer = ""
         self._entries: deque[tuple[int, Entry]] = deque()
         self._out: list[Delta] = []
-        self._value: _Value | ArgumentReader = _Value(plain=True)
+        self._value: JsonValue | ArgumentReader = JsonValue(plain=True)
         self._pending: Begin | None = None
         self._commented = False
         self._fresh = True
         self._after_call = False
         self._section = ""
-        self._state = self._begin if markup.thinks and not markup.thinking else self._first
-        if markup.thinking:
-            self._state = self._think
+        self._state = self._think if markup.thinking else self._begin if markup.thinks else self._first
         self.called = False
         """Whether a call has begun."""
 
@@ -78,7 +72,7 @@ class OutputParser:
         channels = self._markup.channels
         stops: dict[str, Callable[[str], None]] = dict.fromkeys(self._markup.wrappers, self._skip)
         if channels:
-            stops |= dict.fromkeys(channels.ends, self._close_block) | dict.fromkeys(channels.starts, self._open_header)
+            stops |= dict.fromkeys(channels.ends, self._close_call) | dict.fromkeys(channels.starts, self._open_header)
         elif self._calls and not self._row.whole:
             stops[self._row.open] = self._open_call
         return stops
@@ -255,7 +249,7 @@ class OutputParser:
                 self._start_call(name, form)
                 return self._go(self._raw if raw else self._arguments)
         at = self._buffer.find(self._row.close) if len(self._row.close) > 1 else -1
-        if at < 0:
+        if at < 0:  # a bracket alone closes nothing: it may stand anywhere
             return False
         end = at + len(self._row.close)
         if self._read_calls(self._buffer[:at]):
@@ -343,16 +337,13 @@ class OutputParser:
         self._close_call("")
         self._state = self._header
 
-    def _close_block(self, marker: str) -> None:
-        self._close_call(marker)
-
     def _go(self, state: Callable[[], bool]) -> bool:
         self._state = state
         return True
 
     def _read_calls(self, raw: str) -> bool:
         """Calls that were not written in the usual order, if they are calls at all."""
-        value = _decoded(raw)
+        value = decoded(raw)
         calls = value if isinstance(value, list) and value else [value]
         if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
             return False
@@ -360,7 +351,7 @@ class OutputParser:
             self._start_call(call["name"], HERMES)
             arguments = call.get("arguments", call.get("parameters", {}))
             if self._takes_text(call["name"]):
-                arguments = _input_of(arguments)
+                arguments = input_of(arguments)
             self._emit_arguments(arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode())
         return True
 
@@ -369,7 +360,7 @@ class OutputParser:
         self._out.append(ToolCall(call_id, tool.name, tool.kind, tool.namespace) if tool else ToolCall(call_id, name))
         custom = self._takes_text(name)
         row, ends = form.parameters, (form.after.strip(), form.close)
-        self._value = _Value(plain=not custom) if row is None else ArgumentReader(row, ends, tool, custom=custom)
+        self._value = JsonValue(plain=not custom) if row is None else ArgumentReader(row, ends, tool, custom=custom)
         self.called = True
 
     def _takes_text(self, name: str) -> bool:
@@ -451,93 +442,3 @@ def _raw_again(row: CallForm) -> tuple[str, int]:
     if row.between is not None:
         return row.after_raw + row.close + row.between + row.open, len(row.after_raw + row.close)
     return "", 0
-
-
-class _Value:
-    """Finds the end of one JSON value. `plain` passes an object on as it is written; free text is given decoded."""
-
-    def __init__(self, *, plain: bool) -> None:
-        self._plain = plain
-        self._held = ""
-        self._depth = 0
-        self._in_string = False
-        self._escaped = False
-        self._started = False
-        self.done = False
-
-    def feed(self, text: str) -> tuple[str, int]:
-        """The piece to pass on, and how many characters were used."""
-        start = 0
-        if not self._started:
-            start = len(text) - len(text.lstrip())
-            if start == len(text):
-                return "", start
-            self._started = True
-            self._plain = self._plain and text[start] != '"'
-        end = self._end(text, start)
-        piece = text[start:end]
-        if self._plain:
-            return piece, end
-        self._held += piece
-        return (self.rest() if self.done else ""), end
-
-    def rest(self) -> str:
-        """What was held back: a string decoded, or a custom tool's input."""
-        held, self._held = self._held, ""
-        value = _input_of(_decoded(held))
-        if isinstance(value, str):
-            return value
-        return held if self.done else _begun(held)
-
-    def _end(self, text: str, at: int) -> int:
-        """Index after the last character of the value, or the length of the text when it goes on."""
-        if not self._depth and not self._in_string and text[at] not in '[{"':
-            return self._scalar_end(text, at)
-        if self._escaped:
-            self._escaped = False
-            at += 1
-        while match := (_QUOTE if self._in_string else _BRACKET).search(text, at):
-            at = match.end()
-            character = match[0]
-            if character == "\\":
-                if at == len(text):
-                    self._escaped = True
-                    return at
-                at += 1
-            elif character == '"':
-                self._in_string = not self._in_string
-            else:
-                self._depth += 1 if character in "[{" else -1
-            if not self._in_string and self._depth <= 0:
-                self.done = True
-                return at
-        return len(text)
-
-    def _scalar_end(self, text: str, at: int) -> int:
-        match = _SCALAR_END.search(text, at)
-        if match is None:
-            return len(text)
-        self.done = True
-        return match.start()
-
-
-def _begun(held: str) -> str:
-    """The text in a custom tool's arguments that were cut off, without half an escape at its end."""
-    head = _INPUT_HEAD.match(held)
-    text = held[head.end() :] if head else ""
-    for size in range(len(text), max(-1, len(text) - 12), -1):
-        if isinstance(value := _decoded(f'"{text[:size]}"'), str):
-            return value
-    return ""
-
-
-def _input_of(arguments: Any) -> Any:
-    """The free text inside a custom tool's arguments, where it is there."""
-    return arguments.get("input", arguments) if isinstance(arguments, dict) else arguments
-
-
-def _decoded(raw: str) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
