@@ -291,14 +291,15 @@ def test_ids_are_nine_letters_where_the_template_wants_them() -> None:
 @pytest.mark.parametrize(
     ("reasoning", "shown"),
     [
-        (None, "-/-"),
-        ({"effort": "none"}, "False/-"),
-        ({"effort": "low"}, "True/low"),
-        ({"effort": "xhigh"}, "True/high"),
+        (None, "-/-/-"),
+        ({"effort": "none"}, "False/False/-"),
+        ({"effort": "low"}, "True/True/low"),
+        ({"effort": "xhigh"}, "True/True/high"),
     ],
 )
 def test_the_effort_is_told_by_the_names_that_templates_know(reasoning: Any, shown: str) -> None:
-    template = "{{ enable_thinking | default('-') }}/{{ reasoning_effort | default('-') }}"
+    names = ("enable_thinking", "thinking", "reasoning_effort")
+    template = "/".join("{{ " + name + " | default('-') }}" for name in names)
     assert render(template, message("user", "hi"), reasoning=reasoning) == shown
 
 

@@ -152,11 +152,13 @@ class ChatTemplate:
 
 
 def _effort(request: ModelRequest) -> JsonObject:
-    """What templates call the wish for more or less reasoning."""
+    """What templates call the wish for more or less reasoning: they know one name or the other."""
     effort = (request.reasoning or {}).get("effort")
-    if effort in (None, "none"):
-        return {} if effort is None else {"enable_thinking": False}
-    return {"enable_thinking": True, "reasoning_effort": _EFFORTS.get(str(effort), "high")}
+    if effort is None:
+        return {}
+    thinks = effort != "none"
+    said = {"enable_thinking": thinks, "thinking": thinks}
+    return {**said, "reasoning_effort": _EFFORTS.get(str(effort), "high")} if thinks else said
 
 
 def _definition(tool: CallableTool, form: CallForm) -> JsonObject:
