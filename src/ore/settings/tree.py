@@ -14,6 +14,9 @@ from msgspec import Meta, Struct, field
 
 from ore.errors import StartupError
 
+EngineName = Literal["auto", "llama_cpp", "torch", "candle", "openvino", "sklearn"]
+"""What can run a model on this machine."""
+
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[server]`: the HTTP side."""
@@ -108,8 +111,8 @@ class BackgroundSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = 3
 
 
-class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[llama_cpp]`: defaults for every GGUF model; `[models.NAME]` may override the ones it also has."""
+class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every engine of language models can be told."""
 
     slots: Annotated[int, Meta(ge=1, le=256, description="Requests that one model decodes at the same time.")] = 4
     queue: Annotated[
@@ -121,6 +124,11 @@ class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     threads: Annotated[
         int, Meta(ge=0, description="Threads for decoding; 0: one per core, and one alone for files below 32 MiB.")
     ] = 0
+
+
+class LlamaCppSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[llama_cpp]`: defaults for every model that llama.cpp runs; `[models.NAME]` overrides those it also has."""
+
     batch: Annotated[
         int, Meta(ge=32, description="Tokens per prefill step; smaller cancels sooner, larger reads prompts faster.")
     ] = 128
@@ -153,6 +161,10 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             description="A GGUF file, or `org/repo:file.gguf` on a model hub; `ore-tiny` is the bundled one.",
         ),
     ]
+    engine: Annotated[
+        EngineName,
+        Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
+    ] = "auto"
     context: (
         Annotated[
             int,
