@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from starlette.routing import Mount
 
 from ore.backends.base import Backend
 from ore.core.sealing import KEY_BYTES, Sealer
+from ore.engines import Progress, make_backends
 from ore.errors import StartupError
 from ore.hosts import is_loopback
 from ore.ids import new_id
@@ -39,14 +40,9 @@ from ore.server.openapi import openapi_routes
 from ore.server.websocket import WebSockets, elsewhere
 from ore.settings import (
     AliasSettings,
-    LlamaCppSettings,
-    ModelSettings,
     ProviderSettings,
     Settings,
-    hub_reference,
     load,
-    model_file,
-    model_kind,
     resolve_models,
     resolved_headers,
     resolved_key,
@@ -58,16 +54,12 @@ from ore.tools.base import Tool
 
 if TYPE_CHECKING:
     from ore.backends.dialect import Dialect
-    from ore.backends.local.options import EngineOptions
     from ore.backends.upstream import UpstreamOptions
 
 logger = logging.getLogger("ore")
 
 LONGEST_WAIT = 600.0
 """Seconds beside its run that an answer may take until it is with its client, at most."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a name, bytes done, and bytes in all if known, while a model is downloaded."""
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -255,17 +247,6 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
     return app
 
 
-async def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:
-    """One engine for each configured model. Files on a hub are downloaded first. Raises `StartupError`."""
-    from ore.backends.local.llama_cpp import LlamaCpp
-
-    backends: dict[str, Backend] = {}
-    for name, model in settings.models.items():
-        path = await _fetched(settings, name, model, progress)
-        backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
-    return backends
-
-
 DIALECTS: Final = {
     "openai": ("ore.backends.responses", "Responses"),
     "responses": ("ore.backends.responses", "Responses"),
@@ -346,41 +327,6 @@ def upstream_options(
 def make_tools(_: Settings) -> dict[str, Tool]:
     """What runs here for models, by type. Nothing can be configured yet."""
     return {}
-
-
-def engine_options(path: Path, model: ModelSettings, engine: LlamaCppSettings) -> "EngineOptions":
-    """A model's own settings laid over the engine's defaults."""
-    from ore.backends.local.options import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, EngineOptions
-
-    # the bundled model is so small that it stumbles when it does not take the likeliest token
-    temperature = 0.0 if model_kind(model.path) == "bundled" else DEFAULT_TEMPERATURE
-    return EngineOptions(
-        path=path,
-        slots=engine.slots if model.slots is None else model.slots,
-        queue=engine.queue,
-        context=engine.context if model.context is None else model.context,
-        threads=engine.threads,
-        batch=engine.batch,
-        gpu_layers=engine.gpu_layers,
-        prompt_cache_mib=engine.prompt_cache_mib,
-        temperature=temperature if model.temperature is None else model.temperature,
-        top_p=DEFAULT_TOP_P if model.top_p is None else model.top_p,
-    )
-
-
-async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
-    """The file of a model, brought here from its hub if need be."""
-    path = model_file(settings, model.path)
-    reference = hub_reference(model.path)
-    if reference is None:
-        return path
-    from ore.backends.local.model_files import fetch_model
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(name, done, total or None)
-
-    return await fetch_model(reference.repo, reference.file, path, hub_url=settings.hub_url, progress=report)
 
 
 def _now() -> int:

@@ -19,7 +19,8 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 from starlette.applications import Starlette
 
-from ore.app import Progress, opened
+from ore.app import opened
+from ore.engines import Progress
 from ore.errors import StartupError
 from ore.protocol.wire import WIRES
 from ore.runs.supervisor import Supervisor

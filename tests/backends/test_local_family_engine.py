@@ -10,7 +10,8 @@ from local_random_gguf import write_random_gguf
 
 from ore.backends.base import ModelRequest, Sampling
 from ore.backends.local.llama_cpp import LlamaCpp
-from ore.backends.local.options import EngineOptions
+from ore.backends.local.local_model import LocalModel
+from ore.backends.local.options import LlamaCppOptions
 from ore.core.deltas import Delta, Finish, Text, ToolArguments, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
@@ -26,14 +27,15 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module", params=["llama", "mistral", "mistral-list", "deepseek", "glm", "harmony"])
-async def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LlamaCpp]:
+async def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalModel]:
     """A model whose template shows the family's signs in a comment, and whose vocabulary has its markers."""
     template = CHATML + "{% if false %}" + json.dumps(TEMPLATES[request.param]) + "{% endif %}"
     path = tmp_path_factory.mktemp("models") / "random.gguf"
     known = ("<tool_call>", "</tool_call>", "<think>", "</think>")
     control = [marker for marker in markup_of(request.param).markers if marker not in known]
     write_random_gguf(path, context=4096, template=template, control=control)
-    made = LlamaCpp("random", EngineOptions(path=path, slots=4, queue=40, batch=64))
+    options = LlamaCppOptions(path=path, slots=4, queue=40, batch=64)
+    made = LocalModel("random", options, LlamaCpp("random", options))
     await made.start()
     try:
         yield made
@@ -47,7 +49,7 @@ def ask(seed: int, **fields: Any) -> ModelRequest:
     return ModelRequest(model="random", items=(item,), max_output_tokens=300, sampling=sampling, **fields)
 
 
-async def run(engine: LlamaCpp, request: ModelRequest) -> list[Delta]:
+async def run(engine: LocalModel, request: ModelRequest) -> list[Delta]:
     async with engine.stream(request) as deltas:
         return [delta async for delta in deltas]
 
@@ -58,7 +60,7 @@ def finish_of(deltas: list[Delta]) -> Finish:
 
 
 @pytest.mark.parametrize("tool", [ADD, PING, PATCH], ids=lambda tool: tool["name"])
-async def test_a_named_tool_is_called(engine: LlamaCpp, tool: dict[str, Any]) -> None:
+async def test_a_named_tool_is_called(engine: LocalModel, tool: dict[str, Any]) -> None:
     choice = {"type": tool["type"], "name": tool["name"]}
     ended = 0
     for seed in range(8):
@@ -73,7 +75,7 @@ async def test_a_named_tool_is_called(engine: LlamaCpp, tool: dict[str, Any]) ->
     assert ended
 
 
-async def test_an_answer_is_held_to_its_schema(engine: LlamaCpp) -> None:
+async def test_an_answer_is_held_to_its_schema(engine: LocalModel) -> None:
     schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
     form = {"type": "json_schema", "name": "n", "strict": True, "schema": {**schema, "additionalProperties": False}}
     ended = 0

@@ -21,8 +21,10 @@ from msgspec import structs
 
 import ore
 from ore.backends.base import ModelRequest, Sampling
-from ore.backends.local.llama_cpp import LlamaCpp, _sampling_fields
-from ore.backends.local.options import EngineOptions
+from ore.backends.local.engine import Generation
+from ore.backends.local.llama_cpp import LlamaCpp, _fields
+from ore.backends.local.local_model import LocalModel, _sampling_fields
+from ore.backends.local.options import LlamaCppOptions
 from ore.core.deltas import Delta, Finish, Reasoning, Text, ToolArguments, ToolCall
 from ore.errors import InvalidRequest, ModelFailed, StartupError, TooManyRequests, Unavailable
 
@@ -46,14 +48,14 @@ def random_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-async def engine(random_gguf: Path) -> AsyncIterator[LlamaCpp]:
-    async with running(EngineOptions(path=random_gguf, slots=4, queue=8, batch=64)) as made:
+async def engine(random_gguf: Path) -> AsyncIterator[LocalModel]:
+    async with running(LlamaCppOptions(path=random_gguf, slots=4, queue=8, batch=64)) as made:
         yield made
 
 
 @contextlib.asynccontextmanager
-async def running(options: EngineOptions, **kwargs: Any) -> AsyncIterator[LlamaCpp]:
-    made = LlamaCpp("random", options, **kwargs)
+async def running(options: LlamaCppOptions, **kwargs: Any) -> AsyncIterator[LocalModel]:
+    made = LocalModel("random", options, LlamaCpp("random", options), **kwargs)
     await made.start()
     try:
         yield made
@@ -66,7 +68,7 @@ def ask(text: str = "hello", **fields: Any) -> ModelRequest:
     return ModelRequest(model="random", items=(item,), **({"max_output_tokens": 16, "sampling": HOT} | fields))
 
 
-async def run(engine: LlamaCpp, request: ModelRequest) -> list[Delta]:
+async def run(engine: LocalModel, request: ModelRequest) -> list[Delta]:
     async with engine.stream(request) as deltas:
         return [delta async for delta in deltas]
 
@@ -90,21 +92,20 @@ def calls_of(deltas: list[Delta]) -> list[tuple[str, str]]:
     return calls
 
 
-async def idle(engine: LlamaCpp) -> None:
+async def idle(engine: LocalModel) -> None:
     """Return when no slot of the engine is busy."""
-    assert engine._client is not None
-    while any(slot["is_processing"] for slot in await engine._client.slots()):
+    while any(slot["is_processing"] for slot in await engine.engine.client.slots()):
         pass
 
 
-async def test_tells_what_it_is(engine: LlamaCpp) -> None:
+async def test_tells_what_it_is(engine: LocalModel) -> None:
     (model,) = await engine.models()
     assert (model.id, model.capabilities.context_window, model.capabilities.logprobs) == ("random", 4096, True)
     assert model.defaults.temperature == 0.7
     assert (await engine.health()).ok
 
 
-async def test_counts_tokens_truly(engine: LlamaCpp) -> None:
+async def test_counts_tokens_truly(engine: LocalModel) -> None:
     request = ask("how many tokens are in here?", instructions="Count.", max_output_tokens=5, text_format=ENDLESS)
     finish = finish_of(await run(engine, request))
     assert finish.reason == "max_output_tokens"
@@ -114,18 +115,18 @@ async def test_counts_tokens_truly(engine: LlamaCpp) -> None:
     assert 0 < again.usage.cached_tokens < again.usage.input_tokens
 
 
-async def test_without_a_limit_the_context_is_the_limit(engine: LlamaCpp) -> None:
+async def test_without_a_limit_the_context_is_the_limit(engine: LocalModel) -> None:
     finish = finish_of(await run(engine, ask("go on " * 640, max_output_tokens=None, sampling=Sampling(seed=4))))
     assert finish.usage.input_tokens + finish.usage.output_tokens <= 4096
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=1.0, seed=7)])
-async def test_the_same_seed_gives_the_same_text(engine: LlamaCpp, sampling: Sampling) -> None:
+async def test_the_same_seed_gives_the_same_text(engine: LocalModel, sampling: Sampling) -> None:
     texts = {text_of(await run(engine, ask(sampling=sampling, max_output_tokens=40))) for _ in range(3)}
     assert len(texts) == 1
 
 
-async def test_too_long_a_prompt_is_a_400_before_anything_runs(engine: LlamaCpp) -> None:
+async def test_too_long_a_prompt_is_a_400_before_anything_runs(engine: LocalModel) -> None:
     request = ask("\u2603" * 5000)
     with pytest.raises(InvalidRequest) as caught:
         async with engine.stream(request):
@@ -136,7 +137,7 @@ async def test_too_long_a_prompt_is_a_400_before_anything_runs(engine: LlamaCpp)
 
 
 @pytest.mark.parametrize("alternatives", [0, 3])
-async def test_logprobs_have_the_wires_shape(engine: LlamaCpp, alternatives: int) -> None:
+async def test_logprobs_have_the_wires_shape(engine: LocalModel, alternatives: int) -> None:
     form = {"type": "json_schema", "name": "n", "schema": {"enum": ["red", "blue"]}}
     deltas = await run(engine, ask(top_logprobs=alternatives, text_format=form))
     entries = [entry for delta in deltas if isinstance(delta, Text) for entry in delta.logprobs]
@@ -148,7 +149,7 @@ async def test_logprobs_have_the_wires_shape(engine: LlamaCpp, alternatives: int
         assert all(set(other) == {"token", "logprob", "bytes"} for other in entry["top_logprobs"])
 
 
-async def test_stop_sequences_end_the_text_and_do_not_show(engine: LlamaCpp) -> None:
+async def test_stop_sequences_end_the_text_and_do_not_show(engine: LocalModel) -> None:
     vowels = ("a", "e", "i", "o", "u")
     for seed in range(5):
         sampling = Sampling(stop=vowels, temperature=1.5, seed=seed)
@@ -157,7 +158,7 @@ async def test_stop_sequences_end_the_text_and_do_not_show(engine: LlamaCpp) -> 
         assert finish_of(deltas).reason == "stop"
 
 
-async def test_stop_sequences_leave_calls_and_json_alone(engine: LlamaCpp) -> None:
+async def test_stop_sequences_leave_calls_and_json_alone(engine: LocalModel) -> None:
     sampling = Sampling(stop=("two", '"', "name"), temperature=1.5)
     form = {"type": "json_schema", "name": "n", "schema": {"const": "one two three"}}
     assert text_of(await run(engine, ask(sampling=sampling, text_format=form))) == '"one two three"'
@@ -167,7 +168,7 @@ async def test_stop_sequences_leave_calls_and_json_alone(engine: LlamaCpp) -> No
 
 
 @pytest.mark.parametrize("penalty", [{"presence_penalty": 1.5}, {"frequency_penalty": 2.0}, {"presence_penalty": -2.0}])
-async def test_penalties_are_taken(engine: LlamaCpp, penalty: dict[str, float]) -> None:
+async def test_penalties_are_taken(engine: LocalModel, penalty: dict[str, float]) -> None:
     deltas = await run(engine, ask(sampling=Sampling(temperature=1.0, seed=1, **penalty)))
     assert finish_of(deltas).usage.output_tokens > 0
 
@@ -234,7 +235,7 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
-async def test_forty_strict_schemas_hold(engine: LlamaCpp) -> None:
+async def test_forty_strict_schemas_hold(engine: LocalModel) -> None:
     """The engine drops a grammar that it cannot compile, without a word: here is where that would show."""
 
     async def check(schema: dict[str, Any]) -> str:
@@ -270,7 +271,7 @@ TOOLS: tuple[dict[str, Any], ...] = (
     ],
     ids=["required", "function", "custom", "allowed"],
 )
-async def test_forced_calls_hold_always(engine: LlamaCpp, choice: Any, names: set[str]) -> None:
+async def test_forced_calls_hold_always(engine: LocalModel, choice: Any, names: set[str]) -> None:
     schemas = {tool["name"]: tool.get("parameters", obj()) for tool in TOOLS}
     for seed in range(8):
         request = ask(
@@ -291,7 +292,7 @@ async def test_forced_calls_hold_always(engine: LlamaCpp, choice: Any, names: se
         assert finish_of(deltas).reason == "tool_calls"
 
 
-async def test_none_never_calls(engine: LlamaCpp) -> None:
+async def test_none_never_calls(engine: LocalModel) -> None:
     deltas = await run(engine, ask(tools=TOOLS, tool_choice="none", max_output_tokens=200))
     assert calls_of(deltas) == []
     assert "<tool_call>" not in text_of(deltas)
@@ -299,7 +300,7 @@ async def test_none_never_calls(engine: LlamaCpp) -> None:
 
 async def test_markers_that_are_control_tokens_work_too(tmp_path: Path) -> None:
     path = write_random_gguf(tmp_path / "control.gguf", marker_type=CONTROL)
-    async with running(EngineOptions(path=path, slots=1)) as made:
+    async with running(LlamaCppOptions(path=path, slots=1)) as made:
         deltas = await run(made, ask(tools=TOOLS[:2], tool_choice="required", max_output_tokens=500))
         assert {name for name, _ in calls_of(deltas)} <= {"get_weather", "get_time"}
         assert calls_of(deltas)
@@ -311,7 +312,7 @@ async def test_a_think_block_is_reasoning_and_is_counted(tmp_path: Path) -> None
         "'<|im_start|>assistant\\n' }}{%- endif", "'<|im_start|>assistant\\n<think>\\n' }}{%- endif"
     )
     path = write_random_gguf(tmp_path / "thinks.gguf", template=template)
-    async with running(EngineOptions(path=path, slots=1)) as made:
+    async with running(LlamaCppOptions(path=path, slots=1)) as made:
         assert (await made.models())[0].capabilities.reasoning
         form = {"type": "json_schema", "name": "n", "schema": {"const": 1}}
         deltas = await run(made, ask(text_format=form, max_output_tokens=30))
@@ -323,7 +324,7 @@ async def test_a_think_block_is_reasoning_and_is_counted(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["hello", LONG], ids=["decode", "prefill"])
-async def test_leaving_frees_the_slot(engine: LlamaCpp, text: str) -> None:
+async def test_leaving_frees_the_slot(engine: LocalModel, text: str) -> None:
     async with engine.stream(ask(text, text_format=ENDLESS, max_output_tokens=None)) as deltas:
         step = asyncio.ensure_future(anext(aiter(deltas)))
         if text is LONG:
@@ -338,18 +339,17 @@ async def test_leaving_frees_the_slot(engine: LlamaCpp, text: str) -> None:
     assert (await engine.health()).detail["running"] == 0
 
 
-async def busy(engine: LlamaCpp) -> bool:
-    assert engine._client is not None
-    return any(slot["is_processing"] for slot in await engine._client.slots())
+async def busy(engine: LocalModel) -> bool:
+    return any(slot["is_processing"] for slot in await engine.engine.client.slots())
 
 
-async def test_leaving_without_iterating_costs_nothing(engine: LlamaCpp) -> None:
+async def test_leaving_without_iterating_costs_nothing(engine: LocalModel) -> None:
     async with engine.stream(ask()):
         assert (await engine.health()).detail["running"] == 1
     assert (await engine.health()).detail["running"] == 0
 
 
-async def test_a_full_queue_is_a_429_on_entering(engine: LlamaCpp) -> None:
+async def test_a_full_queue_is_a_429_on_entering(engine: LocalModel) -> None:
     async with contextlib.AsyncExitStack() as held:
         for _ in range(12):
             await held.enter_async_context(engine.stream(ask()))
@@ -360,7 +360,7 @@ async def test_a_full_queue_is_a_429_on_entering(engine: LlamaCpp) -> None:
     assert (await engine.health()).detail["waiting"] == 0
 
 
-async def test_many_at_once_all_get_theirs(engine: LlamaCpp) -> None:
+async def test_many_at_once_all_get_theirs(engine: LocalModel) -> None:
     consts = [f"answer {i}" for i in range(12)]
     forms = [{"type": "json_schema", "name": "n", "schema": {"const": const}} for const in consts]
     got = await asyncio.gather(*(run(engine, ask(text_format=form, max_output_tokens=40)) for form in forms))
@@ -368,14 +368,14 @@ async def test_many_at_once_all_get_theirs(engine: LlamaCpp) -> None:
 
 
 async def test_a_killed_engine_fails_its_streams_and_comes_back(random_gguf: Path) -> None:
-    async with running(EngineOptions(path=random_gguf, slots=1)) as made:
-        made._process._backoff = (0.01,)
+    async with running(LlamaCppOptions(path=random_gguf, slots=1)) as made:
+        made.engine.process._backoff = (0.01,)
         request = ask(text_format=ENDLESS, max_output_tokens=None)
         with pytest.raises(ModelFailed):
             async with made.stream(request) as deltas:
                 await anext(aiter(deltas))
-                assert made._process.pid is not None
-                os.kill(made._process.pid, signal.SIGKILL)
+                assert made.engine.process.pid is not None
+                os.kill(made.engine.process.pid, signal.SIGKILL)
                 async for _ in deltas:
                     pass
         down = 0
@@ -392,7 +392,7 @@ async def test_a_killed_engine_fails_its_streams_and_comes_back(random_gguf: Pat
 
 
 async def test_the_bundled_model_speaks_and_calls() -> None:
-    async with running(EngineOptions(path=Path(ore.__file__).parent / "models" / "ore-tiny.gguf", slots=2)) as made:
+    async with running(LlamaCppOptions(path=Path(ore.__file__).parent / "models" / "ore-tiny.gguf", slots=2)) as made:
         deltas = await run(made, ask("Hello!", sampling=Sampling(temperature=0.0)))
         assert text_of(deltas).strip()
         assert "<|" not in text_of(deltas)
@@ -404,7 +404,8 @@ async def test_a_file_that_is_no_model_is_a_startup_error(tmp_path: Path) -> Non
     (tmp_path / "no.gguf").write_text("not a model")
     (tmp_path / "half.gguf").write_bytes(write_random_gguf(tmp_path / "m.gguf").read_bytes()[:100_000])
     for name, words in (("no.gguf", "not a GGUF"), ("half.gguf", "failed to load"), ("none.gguf", "cannot be read")):
-        made = LlamaCpp("x", EngineOptions(path=tmp_path / name))
+        options = LlamaCppOptions(path=tmp_path / name)
+        made = LocalModel("x", options, LlamaCpp("x", options))
         with pytest.raises(StartupError, match=words):
             await made.start()
         await made.stop()
@@ -415,11 +416,11 @@ async def test_the_engine_dies_with_its_parent(random_gguf: Path) -> None:
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
         "from ore.backends.local.llama_cpp import LlamaCpp\n"
-        "from ore.backends.local.options import EngineOptions\n"
+        "from ore.backends.local.options import LlamaCppOptions\n"
         "async def main():\n"
-        "    engine = LlamaCpp('m', EngineOptions(path=Path(sys.argv[1])))\n"
+        "    engine = LlamaCpp('m', LlamaCppOptions(path=Path(sys.argv[1])))\n"
         "    await engine.start()\n"
-        "    print(engine._process.pid, flush=True)\n"
+        "    print(engine.process.pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )
@@ -434,11 +435,15 @@ async def test_the_engine_dies_with_its_parent(random_gguf: Path) -> None:
         os.close(engine_end)
 
 
+def fields_of(sampling: Sampling, options: LlamaCppOptions) -> dict[str, Any]:
+    return _fields(Generation(prompt="", **_sampling_fields(ask(sampling=sampling), options)))
+
+
 def test_a_distribution_that_is_asked_for_is_not_cut() -> None:
     """llama.cpp keeps forty tokens by default; a request that names temperature or nucleus means all of them."""
-    options = EngineOptions(path=Path())
+    options = LlamaCppOptions(path=Path())
     plain = Sampling(temperature=options.temperature, top_p=options.top_p)
-    assert "top_k" not in _sampling_fields(ask(sampling=plain), options)
+    assert "top_k" not in fields_of(plain, options)
     for asked in (Sampling(temperature=2.0), Sampling(top_p=1.0)):
-        fields = _sampling_fields(ask(sampling=asked), options)
+        fields = fields_of(asked, options)
         assert (fields["top_k"], fields["min_p"]) == (0, 0.0)

@@ -61,7 +61,7 @@ def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
 def _trained_context(file: "Path") -> int | None:
     """Tokens of context that the engine will give it; None when its file is not here, or is none."""
     from ore.backends.local.gguf_header import NotGguf, read_header
-    from ore.backends.local.llama_cpp_server import DEFAULT_CONTEXT_CAP
+    from ore.backends.local.options import DEFAULT_CONTEXT_CAP
 
     try:
         return min(read_header(file).context_length or DEFAULT_CONTEXT_CAP, DEFAULT_CONTEXT_CAP)

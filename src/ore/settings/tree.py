@@ -14,6 +14,9 @@ from msgspec import Meta, Struct, field
 
 from ore.errors import StartupError
 
+EngineName = Literal["auto", "llama_cpp", "torch", "candle", "openvino", "sklearn"]
+"""What can run a model on this machine."""
+
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[server]`: the HTTP side."""
@@ -108,8 +111,8 @@ class BackgroundSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = 3
 
 
-class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[llama_cpp]`: defaults for every GGUF model; `[models.NAME]` may override the ones it also has."""
+class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every engine of language models can be told."""
 
     slots: Annotated[int, Meta(ge=1, le=256, description="Requests that one model decodes at the same time.")] = 4
     queue: Annotated[
@@ -121,6 +124,27 @@ class LlamaCppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     threads: Annotated[
         int, Meta(ge=0, description="Threads for decoding; 0: one per core, and one alone for files below 32 MiB.")
     ] = 0
+
+
+class LocalSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[local]`: which models of this machine are in memory."""
+
+    memory_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory for all models, in MiB: the least recently used makes room; 0: four fifths of all.",
+        ),
+    ] = 0
+    keep_alive: Annotated[
+        float,
+        Meta(ge=-1, description="Seconds that a model stays in memory without use; 0: not at all, -1: for ever."),
+    ] = -1.0
+
+
+class LlamaCppSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[llama_cpp]`: defaults for every model that llama.cpp runs; `[models.NAME]` overrides those it also has."""
+
     batch: Annotated[
         int, Meta(ge=32, description="Tokens per prefill step; smaller cancels sooner, larger reads prompts faster.")
     ] = 128
@@ -153,6 +177,27 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             description="A GGUF file, or `org/repo:file.gguf` on a model hub; `ore-tiny` is the bundled one.",
         ),
     ]
+    engine: Annotated[
+        EngineName,
+        Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
+    ] = "auto"
+    load: (
+        Annotated[
+            Literal["start", "use"],
+            Meta(
+                examples=["start"],
+                description="Load it at the start, or at its first use; left out: the default model at the start.",
+            ),
+        ]
+        | None
+    ) = None
+    keep_alive: (
+        Annotated[
+            float,
+            Meta(ge=-1, examples=[300.0], description="Seconds in memory without use; 0: not at all, -1: for ever."),
+        ]
+        | None
+    ) = None
     context: (
         Annotated[
             int,
@@ -345,6 +390,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     server: ServerSettings = field(default_factory=ServerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)

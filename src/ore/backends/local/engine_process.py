@@ -1,7 +1,7 @@
 """The near end of an engine process: spawns it, watches it, brings it back when it dies, ends it.
 
-It knows how to start `llama_cpp_server` and nothing about requests. It never forks (a fork after an engine's threads
-exist is unsafe) and refuses to start a second process while one is alive.
+It knows how to start a far end (`python -m MODULE`, see `far_end`) and nothing about requests. It never forks (a fork
+after an engine's threads exist is unsafe) and refuses to start a second process while one is alive.
 """
 
 import asyncio
@@ -13,13 +13,14 @@ import signal
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import anyio
 import msgspec
 
-from ore.backends.local.options import EngineOptions
+from ore.backends.base import JsonObject
 from ore.errors import StartupError
 from ore.timed_process import send_signal
 
@@ -34,34 +35,43 @@ NOTICE: Final = 1.0
 STEADY_AFTER: Final = 60.0
 """Seconds after which a process counts as healthy and the backoff begins anew."""
 LONGEST_FOLDER: Final = 70
-FAR_END: Final = "ore.backends.local.llama_cpp_server"
+
+
+Progress = Callable[[int, int], None]
+"""Called with how much of a model is loaded, and how much there is, in any unit."""
 
 
 class Said(msgspec.Struct):
-    """The far end's one line."""
+    """A line of the far end: the last one is `ready` or has an `error`; those before tell how far loading is."""
 
     ready: bool = False
     error: str = ""
+    done: int = 0
+    total: int = 0
 
 
 class EngineProcess:
-    """One child process, kept alive between `start` and `stop`."""
+    """One child process, kept alive between `start` and `stop`. `parameters` are what its `far_end` takes."""
 
     def __init__(
         self,
         name: str,
-        options: EngineOptions,
+        far_end: str,
+        parameters: JsonObject,
         *,
         backoff: tuple[float, ...] = BACKOFF,
+        progress: Progress | None = None,
     ) -> None:
         self.name = name
-        self.options = options
+        self._progress = progress
+        self._far_end = far_end
+        self._parameters = parameters
         self.api_key = secrets.token_urlsafe(32)
         self.restarts = 0
         self._backoff = backoff
         self._folder: Path | None = None
         self._child: asyncio.subprocess.Process | None = None
-        self._last_words: deque[str] = deque(maxlen=12)
+        self._last_words: deque[str] = deque(maxlen=40)
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._up = False
@@ -124,7 +134,7 @@ class EngineProcess:
         child = self._child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            FAR_END,
+            self._far_end,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -135,9 +145,9 @@ class EngineProcess:
         self._tasks.add(listener)
         listener.add_done_callback(self._tasks.discard)
         with contextlib.suppress(ConnectionError):
-            child.stdin.write(self._parameters() + b"\n")
+            child.stdin.write(self._told() + b"\n")
             await child.stdin.drain()
-        said = _said(await child.stdout.readline())
+        said = await self._loaded(child.stdout)
         if not said.ready:
             await self._end_child()
             await asyncio.wait([listener])
@@ -145,21 +155,15 @@ class EngineProcess:
         self._note(up=True)
         log.info("model %s is loaded", self.name)
 
-    def _parameters(self) -> bytes:
-        options = self.options
-        return msgspec.json.encode(
-            {
-                "path": str(options.path),
-                "socket": self.socket,
-                "api_key": self.api_key,
-                "slots": options.slots,
-                "context": options.context,
-                "threads": options.threads,
-                "batch": options.batch,
-                "gpu_layers": options.gpu_layers,
-                "prompt_cache_mib": options.prompt_cache_mib,
-            }
-        )
+    async def _loaded(self, stdout: asyncio.StreamReader) -> Said:
+        """The far end's last line; those before it are progress."""
+        while (said := _said(await stdout.readline())).total:
+            if self._progress is not None:
+                self._progress(said.done, said.total)
+        return said
+
+    def _told(self) -> bytes:
+        return msgspec.json.encode({**self._parameters, "socket": self.socket, "api_key": self.api_key})
 
     def _reason(self, error: str) -> str:
         said = [line.split(" E ", 1)[1] for line in self._last_words if " E " in line][-2:]
@@ -183,7 +187,7 @@ class EngineProcess:
             code = await self._child.wait()
             self._note(up=False)
             failures = 0 if loop.time() - since > STEADY_AFTER else failures
-            log.error("the engine of model %s died (%s); last words: %s", self.name, code, self._last_words)
+            log.error("the engine of model %s died (%s); last words: %s", self.name, code, list(self._last_words)[-12:])
             while not self._up:
                 await asyncio.sleep(self._backoff[min(failures, len(self._backoff) - 1)])
                 failures += 1
@@ -217,7 +221,7 @@ class EngineProcess:
 
 
 def _said(line: bytes) -> Said:
-    """The far end's one line; anything else on it is not from us."""
+    """A line of the far end; anything else is not from us."""
     try:
         return msgspec.json.decode(line, type=Said) if line else Said()
     except msgspec.DecodeError:

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.base import JsonObject
-from ore.errors import CONTEXT_TOO_LONG, InvalidRequest, ModelFailed, OreError
+from ore.backends.local.faults import context_exceeded, died, failed, refused
+from ore.errors import OreError
 
 _BASE: Final = "http://engine"
 
@@ -82,9 +83,9 @@ class Completion:
             try:
                 data = await self._response.content.readany()
             except (aiohttp.ClientError, OSError) as error:
-                raise _died() from error
+                raise died() from error
             if not data:
-                raise _died()
+                raise died()
             *frames, self._rest = (self._rest + data).split(b"\n\n")
             chunks = [_decode(frame) for frame in frames if frame and not frame.startswith(b":")]
             if chunks:
@@ -138,7 +139,7 @@ class LlamaCppClient:
                 return Completion(response)
             raw = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            raise _died() from error
+            raise died() from error
         raise _fault(_fault_of(raw))
 
     async def _call(self, method: str, path: str, body: Any = None) -> bytes:
@@ -149,7 +150,7 @@ class LlamaCppClient:
                 if response.status == 200:
                     return raw
         except (aiohttp.ClientError, OSError) as error:
-            raise _died() from error
+            raise died() from error
         raise _fault(_fault_of(raw))
 
 
@@ -174,19 +175,5 @@ def _fault(fault: Fault) -> OreError:
     if fault.type == "exceed_context_size_error":
         return context_exceeded(fault.n_prompt_tokens, fault.n_ctx)
     if fault.type == "invalid_request_error":
-        return InvalidRequest(f"The model's engine refused the request: {fault.message[:300]}")
-    return ModelFailed("The model's engine failed on this request. Try again; the operator's log may say more.")
-
-
-def context_exceeded(tokens: int, context: int) -> InvalidRequest:
-    """The 400 for a prompt that leaves no room for an answer."""
-    return InvalidRequest(
-        f"Your input is {tokens} tokens long, but this model's context holds {context} tokens, the answer included. "
-        "Shorten the input, the tools or the history, or use a model with a larger context.",
-        code=CONTEXT_TOO_LONG,
-        param="input",
-    )
-
-
-def _died() -> ModelFailed:
-    return ModelFailed("The model's engine stopped while it was needed. It is being restarted: try again.")
+        return refused(fault.message)
+    return failed()

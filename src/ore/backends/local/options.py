@@ -1,6 +1,6 @@
-"""What one local model is started with: `EngineOptions`, resolved by the composition root.
+"""What one local model is started with: `EngineOptions` and what each engine adds, resolved by the composition root.
 
-Plain values for the engine process and for admission. It refuses to look for files or to read settings by itself.
+Plain values for the engines' processes and for admission. It refuses to look for files or to read settings by itself.
 """
 
 from pathlib import Path
@@ -11,18 +11,27 @@ from msgspec import Struct
 DEFAULT_TEMPERATURE: Final = 0.7
 DEFAULT_TOP_P: Final = 0.95
 
+DEFAULT_CONTEXT_CAP: Final = 8192
+"""Most tokens per slot when nobody asked for a size: models are trained for contexts that no small machine can hold."""
+
 
 class EngineOptions(Struct, frozen=True, kw_only=True):
-    """One model file and how to run it. The fields mean what `[llama_cpp]` says about them."""
+    """One model and how to run it, whatever the engine. The fields mean what the settings say about them."""
 
     path: Path
+    """A file, or a folder as model hubs have them."""
     slots: int = 4
     queue: int = 256
     context: int = 0
-    """Tokens of each slot; 0 takes what the model was trained with, up to `llama_cpp_server.DEFAULT_CONTEXT_CAP`."""
+    """Tokens of each slot; 0 takes what the model was trained with, up to `DEFAULT_CONTEXT_CAP`."""
     threads: int = 0
+    temperature: float = DEFAULT_TEMPERATURE
+    top_p: float = DEFAULT_TOP_P
+
+
+class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[llama_cpp]`."""
+
     batch: int = 128
     gpu_layers: int = -1
     prompt_cache_mib: int = 64
-    temperature: float = DEFAULT_TEMPERATURE
-    top_p: float = DEFAULT_TOP_P

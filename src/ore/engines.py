@@ -1,0 +1,156 @@
+"""From the settings of models to backends that run them on this machine: which engine, with which options.
+
+Part of the composition root. `ENGINES` has a row for each engine; heavy packages are imported by the engine's own
+process, and by nothing here. It refuses to guess: what no installed engine can run is a `StartupError` with the fix.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from ore.backends.base import Backend
+from ore.backends.local.memory import expected_bytes, machine_bytes
+from ore.backends.residence import Loadable, OnDemand, Residence, Resident
+from ore.errors import StartupError
+from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, model_file, model_kind
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a name, the part that is done, and all if that is known, while a model is downloaded or loaded."""
+
+
+SHARE_FOR_MODELS: Final = 0.8
+"""Of the machine's memory, when nobody says how much models may take."""
+
+
+async def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:
+    """One backend for each configured model. Files on a hub are downloaded first. Raises `StartupError`."""
+    residence = Residence(_budget(settings))
+    return {name: await _made(settings, name, model, residence, progress) for name, model in settings.models.items()}
+
+
+async def _made(
+    settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
+) -> Backend:
+    path = await _fetched(settings, name, model, progress)
+    if not path.exists():
+        raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
+    engine = chosen(path, model).engine
+    backend = ENGINES[engine].make(Order(name, path, model, settings, progress))
+    keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
+    resident = Resident(name, backend, engine=engine, needs=expected_bytes(path), keep_alive=keep_alive)
+    load = model.load or ("start" if name == settings.default_model else "use")
+    return OnDemand(resident, residence, at_start=load == "start")
+
+
+def _budget(settings: Settings) -> int | None:
+    """Bytes for all models."""
+    if settings.local.memory_mib:
+        return settings.local.memory_mib << 20
+    machine = machine_bytes()
+    return None if machine is None else int(machine * SHARE_FOR_MODELS)
+
+
+class Order(NamedTuple):
+    """A model that is wanted."""
+
+    name: str
+    path: Path
+    model: ModelSettings
+    settings: Settings
+    progress: Progress | None
+
+    def report(self, done: int, total: int) -> None:
+        """How far loading is."""
+        if self.progress is not None:
+            self.progress(self.name, done, total)
+
+
+class EngineRow(NamedTuple):
+    """An engine: what makes a backend of an order, and the package and extra that it needs."""
+
+    make: Callable[[Order], Loadable]
+    package: str
+    extra: str = ""
+
+    @property
+    def installed(self) -> bool:
+        return find_spec(self.package) is not None
+
+
+def _llama_cpp(order: Order) -> Loadable:
+    from ore.backends.local.llama_cpp import LlamaCpp
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.options import LlamaCppOptions
+
+    section = order.settings.llama_cpp
+    options = LlamaCppOptions(
+        **common_options(order, section),
+        batch=section.batch,
+        gpu_layers=section.gpu_layers,
+        prompt_cache_mib=section.prompt_cache_mib,
+    )
+    return LocalModel(order.name, options, LlamaCpp(order.name, options, order.report))
+
+
+ENGINES: Final = {
+    "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
+}
+"""By the names that settings use."""
+
+
+class Choice(NamedTuple):
+    """An engine, and the reason in half a sentence."""
+
+    engine: str
+    why: str
+
+
+def chosen(path: Path, model: ModelSettings) -> Choice:
+    """The engine for a model. Raises `StartupError` when it is not installed."""
+    choice = Choice(by_file(path), "by its file") if model.engine == "auto" else Choice(model.engine, "as set")
+    row = ENGINES[choice.engine]
+    if not row.installed:
+        raise StartupError(
+            f"The engine {choice.engine} is not installed; install it with: "
+            f"pip install 'open-responses-engine[{row.extra}]'."
+        )
+    return choice
+
+
+def by_file(_: Path) -> str:
+    """The first engine that takes such a file."""
+    return "llama_cpp"
+
+
+def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
+    """A model's own settings laid over its engine's defaults: the fields of `EngineOptions`."""
+    from ore.backends.local.options import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+
+    model = order.model
+    # the bundled model is so small that it stumbles when it does not take the likeliest token
+    temperature = 0.0 if model_kind(model.path) == "bundled" else DEFAULT_TEMPERATURE
+    return {
+        "path": order.path,
+        "slots": section.slots if model.slots is None else model.slots,
+        "queue": section.queue,
+        "context": section.context if model.context is None else model.context,
+        "threads": section.threads,
+        "temperature": temperature if model.temperature is None else model.temperature,
+        "top_p": DEFAULT_TOP_P if model.top_p is None else model.top_p,
+    }
+
+
+async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
+    """The file of a model, brought here from its hub if need be."""
+    path = model_file(settings, model.path)
+    reference = hub_reference(model.path)
+    if reference is None:
+        return path
+    from ore.backends.local.model_files import fetch_model
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(name, done, total or None)
+
+    return await fetch_model(reference.repo, reference.file, path, hub_url=settings.hub_url, progress=report)
