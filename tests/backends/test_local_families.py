@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_families import TEMPLATES, TOOLS, TRANSCRIPTS, markup_of
 from msgspec import structs
@@ -124,6 +124,7 @@ def _pieces(family: str) -> st.SearchStrategy[str]:
 
 
 # However the same text is cut into chunks, the deltas are the same once neighbours are joined.
+@settings(deadline=None, max_examples=200)
 @given(soup(), st.lists(st.integers(0, 300), max_size=8), st.booleans())
 def test_any_chunking_gives_the_same(made: tuple[str, str], cuts: list[int], thinking: bool) -> None:
     family, text = made
