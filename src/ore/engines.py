@@ -56,6 +56,7 @@ class EngineRow(NamedTuple):
 
 
 def _llama_cpp(order: Order) -> Backend:
+    from ore.backends.local.embedding_model import EmbeddingModel
     from ore.backends.local.llama_cpp import LlamaCpp
     from ore.backends.local.local_model import LocalModel
     from ore.backends.local.options import LlamaCppOptions
@@ -66,8 +67,34 @@ def _llama_cpp(order: Order) -> Backend:
         batch=section.batch,
         gpu_layers=section.gpu_layers,
         prompt_cache_mib=section.prompt_cache_mib,
+        embeddings=_embeds(order),
     )
-    return LocalModel(order.name, options, LlamaCpp(order.name, options, order.report))
+    engine = LlamaCpp(order.name, options, order.report)
+    return (EmbeddingModel if options.embeddings else LocalModel)(order.name, options, engine)
+
+
+def _embeds(order: Order) -> bool:
+    """Whether a GGUF file is to be loaded to embed. What cannot be read is left for the engine to say.
+
+    Raises `StartupError` for a file that can do neither.
+    """
+    from ore.backends.local.gguf_header import EMBEDDING_ARCHITECTURES, NotGguf, read_header
+
+    wanted = order.model.embeddings
+    try:
+        header = read_header(order.path)
+    except (NotGguf, OSError):
+        return bool(wanted)
+    if header.ranks:
+        raise StartupError(
+            f"The model {order.name!r} is a reranker: it judges pairs of texts, and neither answers nor embeds. "
+            "Take it out of the settings."
+        )
+    if wanted is False and header.architecture in EMBEDDING_ARCHITECTURES:
+        raise StartupError(
+            f"The model {order.name!r} can only make embeddings. Take its embeddings = false out of the settings."
+        )
+    return header.embeds if wanted is None else wanted
 
 
 ENGINES: Final = {

@@ -165,6 +165,16 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         EngineName,
         Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
     ] = "auto"
+    embeddings: (
+        Annotated[
+            bool,
+            Meta(
+                examples=[True],
+                description="Load it to make embeddings, and for nothing else; left out: as its file says.",
+            ),
+        ]
+        | None
+    ) = None
     context: (
         Annotated[
             int,

@@ -1,15 +1,16 @@
-"""The contract of local engines: `Engine`, and the values that go in and out of one.
+"""The contract of local engines: `Engine`, `Embedder`, and the values that go in and out of one.
 
 An engine has one model. It turns a prompt into pieces of text and knows tokens; it knows no items, no deltas, no owners
 and no queue: `ore.backends.local.local_model` has those, for every engine alike. Where an engine would hold the
 interpreter or could crash, it runs in a process of its own, and what is here is the near end.
 """
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from ore.backends.base import JsonObject
+from ore.backends.base import Embedded, JsonObject
 
 EndReason = Literal["stop", "length", "stop_text"]
 """The model ended its turn; a limit was reached; one of the `stop` texts came, which does not show."""
@@ -85,7 +86,7 @@ class Sampled(Protocol):
         """Stop, at once; that frees the engine's slot. Idempotent."""
 
 
-class Engine(Protocol):
+class Loaded(Protocol):
     """One model, loaded or not. Safe for concurrent use from one event loop."""
 
     async def start(self) -> None:
@@ -115,5 +116,19 @@ class Engine(Protocol):
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The model's tokens of a text. `parse_special`: markers of control tokens in it count as such."""
 
+
+class Engine(Loaded, Protocol):
+    """A model that answers."""
+
     async def generate(self, generation: Generation) -> Sampled:
         """Begin to sample. Raises `InvalidRequest` or `ModelFailed`."""
+
+
+class Embedder(Loaded, Protocol):
+    """A model that embeds."""
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
+        """Vectors of length one, for texts and tokens that fit its context. Raises `InvalidRequest` or `ModelFailed`.
+
+        Leaving stops it.
+        """

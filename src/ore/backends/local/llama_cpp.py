@@ -3,9 +3,10 @@
 Says in llama.cpp's words what is to be generated, and in ours what came. It refuses to load weights in this process.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from ore.backends.base import JsonObject
+from ore.backends.base import Embedded, JsonObject
 from ore.backends.local.engine import End, EndReason, Facts, Generation, Piece
 from ore.backends.local.engine_process import EngineProcess, Progress
 from ore.backends.local.faults import died
@@ -21,7 +22,7 @@ turns: a longer window keeps a model from ending its own."""
 
 
 class LlamaCpp:
-    """An `Engine` for one GGUF file."""
+    """An `Engine` for one GGUF file; an `Embedder`, where the options say so."""
 
     def __init__(self, name: str, options: LlamaCppOptions, progress: Progress | None = None) -> None:
         parameters: JsonObject = {
@@ -32,6 +33,7 @@ class LlamaCpp:
             "batch": options.batch,
             "gpu_layers": options.gpu_layers,
             "prompt_cache_mib": options.prompt_cache_mib,
+            "embeddings": options.embeddings,
         }
         self.process = EngineProcess(name, "ore.backends.local.llama_cpp_server", parameters, progress=progress)
         self._client: LlamaCppClient | None = None
@@ -82,6 +84,9 @@ class LlamaCpp:
 
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         return await self.client.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
+        return await self.client.embed(inputs)
 
     async def generate(self, generation: Generation) -> "Sampled":
         return Sampled(await self.client.complete(_fields(generation)), generation.alternatives)

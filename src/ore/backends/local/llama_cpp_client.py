@@ -1,16 +1,17 @@
-"""Speaks llama.cpp's native HTTP dialect over a Unix socket: properties, tokens, streamed completions.
+"""Speaks llama.cpp's native HTTP dialect over a Unix socket: properties, tokens, vectors, streamed completions.
 
 The hot path of the default engine: one read may bring many chunks, each decoded straight into a struct. It refuses to
 know about items, deltas or slots, and it never waits with a timeout: an engine that dies closes its socket.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
-from ore.backends.base import JsonObject
+from ore.backends.base import Embedded, JsonObject
 from ore.backends.local.faults import context_exceeded, died, failed, refused
 from ore.errors import OreError
 
@@ -62,6 +63,20 @@ class _Refused(Struct, frozen=True):
 
 class _Tokens(Struct, frozen=True):
     tokens: list[int] = []
+
+
+class _Vector(Struct, frozen=True):
+    embedding: list[float]
+    index: int = 0
+
+
+class _Usage(Struct, frozen=True):
+    prompt_tokens: int = 0
+
+
+class _Vectors(Struct, frozen=True):
+    data: list[_Vector]
+    usage: _Usage = _Usage()
 
 
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
@@ -122,6 +137,13 @@ class LlamaCppClient:
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": parse_special}
         return msgspec.json.decode(await self._call("POST", "/tokenize", body), type=_Tokens).tokens
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
+        """Vectors of length one. Raises `InvalidRequest` or `ModelFailed`."""
+        body = {"input": inputs, "encoding_format": "float"}
+        made = msgspec.json.decode(await self._call("POST", "/v1/embeddings", body), type=_Vectors)
+        vectors = [vector.embedding for vector in sorted(made.data, key=lambda vector: vector.index)]
+        return Embedded(vectors=vectors, input_tokens=made.usage.prompt_tokens)
 
     async def complete(self, body: JsonObject) -> Completion:
         """Begin to sample. Raises `InvalidRequest` or `ModelFailed`."""

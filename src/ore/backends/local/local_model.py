@@ -18,7 +18,18 @@ import jinja2
 from msgspec import Struct, structs
 
 from ore.backends.admission import Admission, Ticket
-from ore.backends.base import Capabilities, Health, JsonObject, Load, Model, ModelRequest, Sampling
+from ore.backends.base import (
+    Capabilities,
+    Embedded,
+    EmbeddingRequest,
+    Health,
+    JsonObject,
+    Load,
+    Model,
+    ModelRequest,
+    Sampling,
+)
+from ore.backends.embeddings import makes_no_embeddings
 from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate
 from ore.backends.local.engine import End, Engine, Facts, Generation, Piece, Sampled
@@ -114,6 +125,10 @@ class LocalModel:
         """Tokens of the rendered prompt: what `usage.input_tokens` will say."""
         loaded = self._running()
         return len(await self.engine.tokenize(loaded.template.render(request, plan_tools(request))))
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """Raises the 400 for a model that answers: its engine was not loaded to embed."""
+        raise makes_no_embeddings(request.model)
 
     async def models(self) -> list[Model]:
         """The one model. Before `start` its capabilities are not known."""
