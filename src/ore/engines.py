@@ -23,9 +23,10 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
 
 
 async def _made(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Backend:
-    path = await _fetched(settings, name, model, progress)
+    path = await _fetched(settings, name, model.path, progress)
+    projector = await _fetched(settings, name, model.projector, progress) if model.projector else None
     engine = ENGINES[chosen(path, model).engine]
-    return engine.make(Order(name, path, model, settings, progress))
+    return engine.make(Order(name, path, model, settings, progress, projector))
 
 
 class Order(NamedTuple):
@@ -36,6 +37,7 @@ class Order(NamedTuple):
     model: ModelSettings
     settings: Settings
     progress: Progress | None
+    projector: Path | None = None
 
     def report(self, done: int, total: int) -> None:
         """How far loading is."""
@@ -56,6 +58,7 @@ class EngineRow(NamedTuple):
 
 
 def _llama_cpp(order: Order) -> Backend:
+    from ore.backends.images import check_installed
     from ore.backends.local.embedding_model import EmbeddingModel
     from ore.backends.local.llama_cpp import LlamaCpp
     from ore.backends.local.local_model import LocalModel
@@ -68,7 +71,10 @@ def _llama_cpp(order: Order) -> Backend:
         gpu_layers=section.gpu_layers,
         prompt_cache_mib=section.prompt_cache_mib,
         embeddings=_embeds(order),
+        projector=order.projector,
     )
+    if order.projector is not None:
+        check_installed()
     engine = LlamaCpp(order.name, options, order.report)
     return (EmbeddingModel if options.embeddings else LocalModel)(order.name, options, engine)
 
@@ -145,10 +151,10 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
-    """The file of a model, brought here from its hub if need be."""
-    path = model_file(settings, model.path)
-    reference = hub_reference(model.path)
+async def _fetched(settings: Settings, name: str, place: str, progress: Progress | None) -> Path:
+    """A file of a model, brought here from its hub if need be."""
+    path = model_file(settings, place)
+    reference = hub_reference(place)
     if reference is None:
         return path
     from ore.backends.local.model_files import fetch_model

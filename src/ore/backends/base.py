@@ -40,6 +40,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 
     model: str
     items: tuple[JsonObject, ...]
+    places: tuple[int | None, ...] = ()
+    """For each item, its index in the client's `input`, for errors to name; None where it comes from elsewhere."""
     instructions: str | None = None
     tools: tuple[JsonObject, ...] = ()
     tool_choice: str | JsonObject = "auto"

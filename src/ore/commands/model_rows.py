@@ -54,7 +54,7 @@ def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
     size = file.stat().st_size if file.is_file() else None
     facts = {"path": model.path, "file": str(file), "size": size, "present": size is not None}
     context = settings.llama_cpp.context if model.context is None else model.context
-    able = _able(context or _trained_context(file), tools=not _embeds(file, model), images=False)
+    able = _able(context or _trained_context(file), tools=not _embeds(file, model), images=bool(model.projector))
     return {"name": name, "kind": model_kind(model.path), **able, **facts}
 
 

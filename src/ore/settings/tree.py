@@ -165,6 +165,13 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         EngineName,
         Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
     ] = "auto"
+    projector: Annotated[
+        str,
+        Meta(
+            examples=["models/mmproj-small.gguf"],
+            description="The GGUF file with which it sees images, or such a file on a model hub; empty: it sees none.",
+        ),
+    ] = ""
     embeddings: (
         Annotated[
             bool,

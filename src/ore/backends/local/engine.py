@@ -6,7 +6,7 @@ interpreter or could crash, it runs in a process of its own, and what is here is
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -27,6 +27,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     adds_bos: bool = False
     """Whether `tokenize` with `add_special` puts `bos_token` first by itself."""
     images: bool = False
+    image_marker: str = ""
+    """What stands in a prompt for each image, where it sees."""
     logprobs: bool = True
 
 
@@ -122,6 +124,14 @@ class Engine(Loaded, Protocol):
 
     async def generate(self, generation: Generation) -> Sampled:
         """Begin to sample. Raises `InvalidRequest` or `ModelFailed`."""
+
+
+@runtime_checkable
+class CountsImages(Protocol):
+    """An engine that knows what an image costs before it sees it; others refuse late what does not fit."""
+
+    async def image_tokens(self, image: bytes) -> int:
+        """Tokens of context that an image takes. Raises `InvalidRequest` or `ModelFailed`."""
 
 
 class Embedder(Loaded, Protocol):

@@ -22,6 +22,10 @@ class SlotDefaults(Struct, frozen=True):
     n_ctx: int = 0
 
 
+class Modalities(Struct, frozen=True):
+    vision: bool = False
+
+
 class Props(Struct, frozen=True):
     """What `GET /props` says and we need."""
 
@@ -29,6 +33,9 @@ class Props(Struct, frozen=True):
     chat_template: str = ""
     bos_token: str = ""
     eos_token: str = ""
+    modalities: Modalities = Modalities()
+    media_marker: str = ""
+    """Another one each time that the engine starts."""
 
 
 class Timings(Struct, frozen=True):
@@ -63,6 +70,10 @@ class _Refused(Struct, frozen=True):
 
 class _Tokens(Struct, frozen=True):
     tokens: list[int] = []
+
+
+class _Counted(Struct, frozen=True):
+    input_tokens: int = 0
 
 
 class _Vector(Struct, frozen=True):
@@ -137,6 +148,12 @@ class LlamaCppClient:
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": parse_special}
         return msgspec.json.decode(await self._call("POST", "/tokenize", body), type=_Tokens).tokens
+
+    async def count(self, content: str | list[JsonObject]) -> int:
+        """Tokens of one message of the user, as the model's chat template renders it; images count as they are seen."""
+        body = {"messages": [{"role": "user", "content": content}]}
+        raw = await self._call("POST", "/v1/chat/completions/input_tokens", body)
+        return msgspec.json.decode(raw, type=_Counted).input_tokens
 
     async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
         """Vectors of length one. Raises `InvalidRequest` or `ModelFailed`."""

@@ -41,3 +41,5 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     prompt_cache_mib: int = 64
     embeddings: bool = False
     """Whether it is loaded to embed, and for nothing else."""
+    projector: Path | None = None
+    """The file with which it sees images."""
