@@ -24,7 +24,7 @@ from ore.engines import make_backends
 from ore.errors import InvalidRequest
 from ore.settings import ModelSettings, Settings
 
-Image = pytest.importorskip("PIL.Image")
+Image: Any = pytest.importorskip("PIL.Image")
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 

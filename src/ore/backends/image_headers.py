@@ -30,6 +30,13 @@ def read_header(data: bytes) -> ImageHeader | None:
     return None
 
 
+MOST_SEGMENTS: Final = 4096
+MOST_BLOCKS: Final = 400_000
+"""Of a JPEG before its size, and of a GIF of 64 MiB: files with more are made to keep a reader busy."""
+
+_PICTURE, _EXTENSION = 0x2C, 0x21
+
+
 def _png(data: bytes) -> ImageHeader | None:
     """The first chunk tells the size; one of animation comes before the pixels (PNG, third edition, 11.3.6)."""
     length, kind, width, height = struct.unpack_from(">I4sII", data, 8)
@@ -45,7 +52,7 @@ _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 def _jpeg(data: bytes) -> ImageHeader | None:
     at = 2
-    while True:
+    for _ in range(MOST_SEGMENTS):
         if data[at] != 0xFF:
             return None
         marker = data[at + 1]
@@ -58,24 +65,26 @@ def _jpeg(data: bytes) -> ImageHeader | None:
             return None
         else:
             at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
 
 
 def _gif(data: bytes) -> ImageHeader | None:
     """Walks over the blocks until a second picture begins (GIF89a, section 20)."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at, pictures = 13 + _palette(flags), 0
-    while pictures < 2 and at < len(data) and data[at] != 0x3B:
-        if data[at] == 0x2C:
-            pictures += 1
-            at += 11 + _palette(struct.unpack_from("<B", data, at + 9)[0])
-        elif data[at] == 0x21:
-            at += 2
-        else:
-            break
-        while at < len(data) and data[at]:
+    at, pictures, inside = 13 + _palette(flags), 0, False
+    for _ in range(MOST_BLOCKS):
+        if pictures > 1 or at >= len(data) or (not inside and data[at] not in (_PICTURE, _EXTENSION)):
+            return ImageHeader("image/gif", width, height, pictures > 1)
+        if inside:
+            inside = data[at] > 0
             at += data[at] + 1
-        at += 1
-    return ImageHeader("image/gif", width, height, pictures > 1)
+        elif data[at] == _PICTURE:
+            pictures, inside = pictures + 1, True
+            at += 11 + _palette(data[at + 9])
+        else:
+            inside = True
+            at += 2
+    return None
 
 
 def _palette(flags: int) -> int:
