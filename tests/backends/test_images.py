@@ -115,6 +115,19 @@ async def test_photos_are_turned_upright(eyes: Eyes) -> None:
     assert not made.getexif()
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGBA"])
+async def test_every_kind_of_colour(eyes: Eyes, mode: str) -> None:
+    """Black and white, grey, palettes, sixteen bits: white stays white, and black is black."""
+    made = []
+    for color in ("white", "black"):
+        image = Image.new("L", (20, 20), color)
+        image = image.point(lambda value: value * 257, "I").convert(mode) if mode == "I;16" else image.convert(mode)
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        made += await see(eyes, part(file.getvalue()))
+    assert [image.getpixel((5, 5)) for image in made] == [(255, 255, 255), (0, 0, 0)]
+
+
 async def test_what_shows_through_is_on_white(eyes: Eyes) -> None:
     (made,) = await see(eyes, part(encoded("PNG", color=(255, 0, 0, 0))))
     assert made.getpixel((0, 0)) == (255, 255, 255)

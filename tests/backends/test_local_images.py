@@ -7,6 +7,8 @@ can be known.
 import base64
 import contextlib
 import io
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,17 @@ async def test_what_cannot_be_seen_is_refused_by_its_place(seeing: LocalModel, p
     with pytest.raises(InvalidRequest) as refused:
         await said(seeing, ask(text("look"), part, places=()))
     assert refused.value.param == "input"
+
+
+async def test_an_engine_that_came_back_sees_as_before(tmp_path: Path) -> None:
+    """What stands for an image is the same to every process of a model."""
+    async with running(tmp_path) as model:
+        before, _ = await said(model, ask(text("look"), picture("red")))
+        assert model.engine.pid is not None
+        os.kill(model.engine.pid, signal.SIGKILL)
+        assert await model.engine.back(30)
+        after, _ = await said(model, ask(text("look"), picture("red")))
+        assert before == after
 
 
 async def test_templates_that_only_read_parts_are_given_parts(tmp_path: Path) -> None:

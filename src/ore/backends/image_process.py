@@ -33,12 +33,18 @@ def decoded(file: bytes, longest: int) -> bytes:
     with Image.open(io.BytesIO(file), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError
-        image.draft("RGB", (longest, longest))  # a JPEG is decoded at a fraction of its size
-        upright = ImageOps.exif_transpose(image)
-        upright.thumbnail((longest, longest))
+        small = _plain(image)
+        small.thumbnail((longest, longest))  # a JPEG is decoded at a fraction of its size
         made = io.BytesIO()
-        _opaque(upright).save(made, "PNG", compress_level=1)
+        _opaque(ImageOps.exif_transpose(small)).save(made, "PNG", compress_level=1)
     return made.getvalue()
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """In colours that can be averaged: a palette's cannot."""
+    if image.mode in ("RGB", "RGBA", "L", "LA", "CMYK"):
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _opaque(image: Image.Image) -> Image.Image:

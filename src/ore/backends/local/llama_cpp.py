@@ -4,6 +4,7 @@ Says in llama.cpp's words what is to be generated, and in ours what came. It ref
 """
 
 import base64
+import secrets
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
@@ -40,6 +41,7 @@ class LlamaCpp:
             "gpu_layers": options.gpu_layers,
             "prompt_cache_mib": options.prompt_cache_mib,
             "embeddings": options.embeddings,
+            "media_marker": f"<__image_{secrets.token_hex(16)}__>",  # no text of a client can be it
             "projector": "" if options.projector is None else str(options.projector),
         }
         self.process = EngineProcess(name, "ore.backends.local.llama_cpp_server", parameters, progress=progress)

@@ -35,7 +35,7 @@ class Props(Struct, frozen=True):
     eos_token: str = ""
     modalities: Modalities = Modalities()
     media_marker: str = ""
-    """Another one each time that the engine starts."""
+    """What stands for an image in a prompt."""
 
 
 class Timings(Struct, frozen=True):

@@ -4,6 +4,7 @@ Run as `python -m ore.backends.local.llama_cpp_server` by `engine_process`. Once
 threads work: it refuses to let a request pass through Python.
 """
 
+import os
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ class Parameters(Place, kw_only=True):
     prompt_cache_mib: int
     embeddings: bool = False
     projector: str = ""
+    media_marker: str = ""
 
 
 def run(parameters: Parameters, near_end: NearEnd) -> None:
@@ -83,6 +85,7 @@ def serve(parameters: Parameters) -> Any:
     if parameters.projector:
         read_header(Path(parameters.projector))
         common.mmproj.path = parameters.projector
+        os.environ["LLAMA_MEDIA_MARKER"] = parameters.media_marker  # else each start makes one of its own
         common.n_batch = common.n_ubatch = max(parameters.batch, IMAGE_BATCH)
     if threads := parameters.threads or int(Path(parameters.path).stat().st_size < ONE_THREAD_BYTES):
         common.cpuparams.n_threads = common.cpuparams_batch.n_threads = threads
