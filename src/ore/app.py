@@ -32,6 +32,7 @@ from ore.routing.rules import Rule
 from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
+from ore.server.embeddings import EmbeddingEndpoints
 from ore.server.endpoints import Endpoints
 from ore.server.errors import exception_handlers
 from ore.server.idempotency import Idempotency
@@ -217,9 +218,13 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
     conversations = ConversationEndpoints(
         store=parts.store, new_id=new_id, now=_now, strict_fields=server.strict_fields
     )
+    embeddings = EmbeddingEndpoints(
+        router=parts.router, strict_fields=server.strict_fields, seconds=server.request_timeout
+    )
     app = Starlette(
         routes=[
             *endpoints.routes(),
+            *embeddings.routes(),
             *conversations.routes(),
             *(sockets.routes() if server.websocket else []),
             *([*docs_routes(), *openapi_routes()] if server.docs else []),

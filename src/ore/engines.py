@@ -32,11 +32,12 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
 async def _made(
     settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
 ) -> Backend:
-    path = await _fetched(settings, name, model, progress)
+    path = await _fetched(settings, name, model.path, progress)
     if not path.exists():
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
+    projector = await _fetched(settings, name, model.projector, progress) if model.projector else None
     engine = chosen(path, model).engine
-    backend = ENGINES[engine].make(Order(name, path, model, settings, progress))
+    backend = ENGINES[engine].make(Order(name, path, model, settings, progress, projector))
     keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
     resident = Resident(name, backend, engine=engine, needs=expected_bytes(path), keep_alive=keep_alive)
     load = model.load or ("start" if name == settings.default_model else "use")
@@ -59,6 +60,7 @@ class Order(NamedTuple):
     model: ModelSettings
     settings: Settings
     progress: Progress | None
+    projector: Path | None = None
 
     def report(self, done: int, total: int) -> None:
         """How far loading is."""
@@ -79,6 +81,8 @@ class EngineRow(NamedTuple):
 
 
 def _llama_cpp(order: Order) -> Loadable:
+    from ore.backends.images import check_installed
+    from ore.backends.local.embedding_model import EmbeddingModel
     from ore.backends.local.llama_cpp import LlamaCpp
     from ore.backends.local.local_model import LocalModel
     from ore.backends.local.options import LlamaCppOptions
@@ -89,8 +93,37 @@ def _llama_cpp(order: Order) -> Loadable:
         batch=section.batch,
         gpu_layers=section.gpu_layers,
         prompt_cache_mib=section.prompt_cache_mib,
+        embeddings=_embeds(order),
+        projector=order.projector,
     )
-    return LocalModel(order.name, options, LlamaCpp(order.name, options, order.report))
+    if order.projector is not None:
+        check_installed()
+    engine = LlamaCpp(order.name, options, order.report)
+    return (EmbeddingModel if options.embeddings else LocalModel)(order.name, options, engine)
+
+
+def _embeds(order: Order) -> bool:
+    """Whether a GGUF file is to be loaded to embed. What cannot be read is left for the engine to say.
+
+    Raises `StartupError` for a file that can do neither.
+    """
+    from ore.backends.local.gguf_header import EMBEDDING_ARCHITECTURES, NotGguf, read_header
+
+    wanted = order.model.embeddings
+    try:
+        header = read_header(order.path)
+    except (NotGguf, OSError):
+        return bool(wanted)
+    if header.ranks:
+        raise StartupError(
+            f"The model {order.name!r} is a reranker: it judges pairs of texts, and neither answers nor embeds. "
+            "Take it out of the settings."
+        )
+    if wanted is False and header.architecture in EMBEDDING_ARCHITECTURES:
+        raise StartupError(
+            f"The model {order.name!r} can only make embeddings. Take its embeddings = false out of the settings."
+        )
+    return header.embeds if wanted is None else wanted
 
 
 ENGINES: Final = {
@@ -141,10 +174,10 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
-    """The file of a model, brought here from its hub if need be."""
-    path = model_file(settings, model.path)
-    reference = hub_reference(model.path)
+async def _fetched(settings: Settings, name: str, place: str, progress: Progress | None) -> Path:
+    """A file of a model, brought here from its hub if need be."""
+    path = model_file(settings, place)
+    reference = hub_reference(place)
     if reference is None:
         return path
     from ore.backends.local.model_files import fetch_model

@@ -182,6 +182,8 @@ def _value(value: object) -> bytes:
     assert isinstance(value, list)
     if value and isinstance(value[0], int):
         return struct.pack("<IIQ", 9, 5, len(value)) + struct.pack(f"<{len(value)}i", *value)
+    if value and isinstance(value[0], float):
+        return struct.pack("<IIQ", 9, 6, len(value)) + struct.pack(f"<{len(value)}f", *value)
     return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_string(text) for text in value)
 
 

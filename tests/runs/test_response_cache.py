@@ -153,9 +153,9 @@ def test_any_other_field_makes_another_request(fields: dict[str, Any], name: str
     assert (key_of(asking(**fields)) == key_of(asking(**other))) == (fields == other)
 
 
-def test_every_field_of_a_request_counts_but_two() -> None:
-    """A new field is part of the key unless somebody says otherwise; the two say nothing to a model."""
-    unseen = {"prompt_cache_key": "p", "safety_identifier": "s"}
+def test_every_field_of_a_request_counts_but_three() -> None:
+    """A new field is part of the key unless somebody says otherwise; the three say nothing to a model."""
+    unseen = {"places": (1,), "prompt_cache_key": "p", "safety_identifier": "s"}
     assert {*FIELDS, *unseen, "items"} == {*ModelRequest.__struct_fields__}
     assert key_of(asking(**unseen)) == key_of(asking())
 

@@ -45,6 +45,7 @@ from ore.errors import InvalidRequest, ModelFailed, TooManyRequests, Unavailable
 from ore.protocol import items
 from ore.protocol.responses import CreateBody, check_create
 from ore.server.conversations import ConversationEndpoints
+from ore.server.embeddings import EmbeddingEndpoints
 from ore.server.endpoints import Endpoints
 from ore.server.openapi import openapi_document
 from servers import ScriptedServer
@@ -99,7 +100,9 @@ def server(scripted: ScriptedServer) -> Iterator[ScriptedServer]:
     before = dict(scripted.scripts)
     scripted.scripts.clear()
     scripted.scripts.update(SCRIPTS)
+    scripted.backend.vectors = lambda request: [[0.6, 0.8]] * len(request.inputs)
     yield scripted
+    scripted.backend.vectors = None
     scripted.scripts.clear()
     scripted.scripts.update(before)
 
@@ -328,6 +331,7 @@ def test_requests_that_match_the_document_are_taken(server: ScriptedServer, labe
         "GET /v1/responses/{response_id}",
         "GET /v1/responses/{response_id}/input_items",
         "GET /v1/ore/responses",
+        "POST /v1/embeddings",
         "POST /v1/conversations",
         "POST /v1/conversations/{conversation_id}",
         "POST /v1/conversations/{conversation_id}/items",
@@ -353,6 +357,7 @@ def fuzz(server: ScriptedServer, operation: Any, mode: GenerationMode, hidden: I
     print(f"ORE_TEST_SEED={SEED}")  # noqa: T201
     posts = operation.method == "post"
     asks = "requestBody" in operation.definition.raw and operation.path.startswith("/v1/responses")
+    embeds = operation.path == "/v1/embeddings"
     documented = set(operation.definition.raw["responses"])
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
     if mode is GenerationMode.NEGATIVE:
@@ -376,6 +381,8 @@ def fuzz(server: ScriptedServer, operation: Any, mode: GenerationMode, hidden: I
     def play(case: Any) -> None:
         if mode is GenerationMode.POSITIVE and asks:
             case.body = with_rules({key: value for key, value in case.body.items() if key not in hidden})
+        elif mode is GenerationMode.POSITIVE and embeds:
+            case.body["model"] = MODEL
         elif mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
             for item in case.body.get("items") or []:
                 _name_apart(item.get("tools"))
@@ -534,5 +541,6 @@ def _routes() -> list[Any]:
             sse_done=True,
             strict_fields=False,
         ).routes()
+        + EmbeddingEndpoints(router=parts, strict_fields=False, seconds=1).routes()
         + ConversationEndpoints(store=parts, new_id=parts, now=parts, strict_fields=False).routes()
     )

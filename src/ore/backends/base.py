@@ -1,10 +1,10 @@
 """The seam between ORE and anything that answers: `Backend`, `ModelRequest`, `Capabilities`.
 
-A backend turns one request into deltas. It mints no ids, keeps no state about responses, runs no tools and has no
-second, non-streaming way in.
+A backend turns one request into deltas, or texts into vectors. It mints no ids, keeps no state about responses, runs no
+tools and has no second, non-streaming way to an answer.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -40,6 +40,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 
     model: str
     items: tuple[JsonObject, ...]
+    places: tuple[int | None, ...] = ()
+    """For each item, its index in the client's `input`, for errors to name; None where it comes from elsewhere."""
     instructions: str | None = None
     tools: tuple[JsonObject, ...] = ()
     tool_choice: str | JsonObject = "auto"
@@ -61,9 +63,32 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     """Who asks: for fairness between owners and for cache isolation; never sent to a provider."""
 
 
+class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+    """Inputs whose vectors are wanted: texts, or tokens in the model's own numbers. None of them is empty."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    """How many numbers each vector is to have; None: as many as the model makes."""
+    user: str | None = None
+    owner: str = ""
+    """As in `ModelRequest`."""
+
+
+class Embedded(Struct, frozen=True, kw_only=True):
+    """The vectors, in the order of the inputs; and the tokens of all inputs together."""
+
+    vectors: Sequence[Sequence[float]]
+    input_tokens: int
+
+
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What one model can do; published in `GET /v1/models`."""
 
+    responses: bool = True
+    """Whether it answers at all; a model that only embeds does not."""
+    embeddings: int | None = None
+    """How many numbers its vectors have, 0 when that is not known; None: it makes none."""
     context_window: int | None = None
     """Tokens that prompt and answer may take together; None when unknown."""
     tools: bool = True
@@ -127,6 +152,12 @@ class Backend(Protocol):
 
     async def count_tokens(self, request: ModelRequest) -> int:
         """Tokens of the fully rendered prompt, by the model's own tokenizer."""
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """The vectors of the inputs. Leaving frees whatever works on them.
+
+        Raises `RequestError` (a model that makes none, an input too long, by its index; a full queue) or `ServerFault`.
+        """
 
     async def models(self) -> list[Model]:
         """What this backend can serve now."""

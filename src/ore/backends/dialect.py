@@ -75,6 +75,8 @@ class Dialect(Protocol):
     """Where requests are posted, below the base URL."""
     models_path: str
     """Where its models are listed."""
+    embeddings_path: str
+    """Where embeddings are made, in the words of OpenAI's API; empty: it makes none."""
 
     def key_headers(self, key: str) -> dict[str, str]:
         """What it wants to hear with every request: the key, unless that is empty, and what else there is."""

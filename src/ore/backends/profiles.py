@@ -24,6 +24,10 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     context_window: int | None = None
     max_output_tokens: int | None = None
+    responses: bool = True
+    """Whether it answers; a model that only embeds does not."""
+    embeddings: int | None = None
+    """How many numbers its vectors have, 0 where that is not known; None: it is not known to make any."""
     images: bool = False
     files: bool = False
     """Whether it reads PDF files; text files are inlined for those that do not."""
@@ -97,6 +101,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def capabilities(self) -> Capabilities:
         """What of it `GET /v1/models` shows and routing asks for."""
         return Capabilities(
+            responses=self.responses,
+            embeddings=self.embeddings,
             context_window=self.context_window,
             max_output_tokens=self.max_output_tokens,
             tools=self.tools,

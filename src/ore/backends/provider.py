@@ -16,9 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from ore.backends.admission import Admission
-from ore.backends.base import BYTES_PER_TOKEN, Health, Load, Model, ModelRequest
+from ore.backends.base import BYTES_PER_TOKEN, Embedded, EmbeddingRequest, Health, Load, Model, ModelRequest
 from ore.backends.dialect import Decoder, Dialect, Listed, UpstreamError
+from ore.backends.embeddings import makes_no_embeddings
 from ore.backends.profiles import Profile, profile_of
+from ore.backends.provider_embeddings import embedding_body, joined, portions, read_embeddings
 from ore.backends.provider_faults import GARBAGE, ProviderFaults
 from ore.backends.upstream import Answer, Refused, Upstream
 from ore.core.deltas import Delta, Finish
@@ -102,6 +104,26 @@ class Provider:
             return len(msgspec.json.encode(body)) // BYTES_PER_TOKEN
         try:
             return self._dialect.counted(await self._upstream.call("POST", *counting))
+        except Refused as refused:
+            raise self._faults.refusal(refused, request.model) from None
+        except GARBAGE:
+            raise self._faults.garbage() from None
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """See `Backend.embed`. As many inputs at a time as its answer can be read of as a whole."""
+        if not self._dialect.embeddings_path:
+            raise makes_no_embeddings(f"{self.name}/{request.model}")
+        ticket = self._admission.enter(request.owner)
+        try:
+            await ticket.wait()
+            return joined([await self._portion(portion) for portion in portions(request)])
+        finally:
+            ticket.release()
+
+    async def _portion(self, request: EmbeddingRequest) -> Embedded:
+        try:
+            body = await self._upstream.call("POST", self._dialect.embeddings_path, embedding_body(request))
+            return read_embeddings(body, len(request.inputs))
         except Refused as refused:
             raise self._faults.refusal(refused, request.model) from None
         except GARBAGE:

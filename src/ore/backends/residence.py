@@ -16,7 +16,7 @@ from typing import Final, Literal, Protocol
 import anyio
 from msgspec import structs
 
-from ore.backends.base import Backend, Health, Load, Model, ModelRequest
+from ore.backends.base import Backend, Embedded, EmbeddingRequest, Health, Load, Model, ModelRequest
 from ore.core.deltas import Delta
 from ore.errors import StartupError, Unavailable
 
@@ -238,6 +238,10 @@ class OnDemand:
     async def count_tokens(self, request: ModelRequest) -> int:
         async with self._using():
             return await self._backend.count_tokens(request)
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        async with self._using():
+            return await self._backend.embed(request)
 
     async def models(self) -> list[Model]:
         return [self.model(model.id) or model for model in await self._backend.models()]

@@ -9,7 +9,17 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ore.backends.base import Capabilities, Health, Load, Model, ModelRequest, Sampling
+from ore.backends.base import (
+    Capabilities,
+    Embedded,
+    EmbeddingRequest,
+    Health,
+    Load,
+    Model,
+    ModelRequest,
+    Sampling,
+)
+from ore.backends.embeddings import makes_no_embeddings
 from ore.core.deltas import Delta, Finish, Text, Usage
 
 Step = Delta | float | Exception
@@ -30,6 +40,8 @@ class ScriptedBackend:
         self.slots: int | None = None
         """How many streams it says that it can hold; nothing keeps more from being opened."""
         self.requests: list[ModelRequest] = []
+        self.vectors: Callable[[EmbeddingRequest], Sequence[Sequence[float]]] | None = None
+        """What it makes of texts, where it is to make something of them; it may raise."""
         self.active = 0
         """Streams that are open right now: the slots of a backend that has no engine."""
 
@@ -66,6 +78,12 @@ class ScriptedBackend:
     async def count_tokens(self, request: ModelRequest) -> int:
         """One token per item: scripted models read nothing."""
         return len(request.items)
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """As many tokens as inputs."""
+        if self.vectors is None:
+            raise makes_no_embeddings(request.model)
+        return Embedded(vectors=self.vectors(request), input_tokens=len(request.inputs))
 
     async def models(self) -> list[Model]:
         return [self._model(name) for name in self._scripts]

@@ -54,7 +54,7 @@ def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
     size = file.stat().st_size if file.is_file() else None
     facts = {"path": model.path, "file": str(file), "size": size, "present": size is not None}
     context = settings.llama_cpp.context if model.context is None else model.context
-    able = _able(context or _trained_context(file), tools=True, images=False)
+    able = _able(context or _trained_context(file), tools=not _embeds(file, model), images=bool(model.projector))
     return {"name": name, "kind": model_kind(model.path), **able, **facts}
 
 
@@ -67,6 +67,16 @@ def _trained_context(file: "Path") -> int | None:
         return min(read_header(file).context_length or DEFAULT_CONTEXT_CAP, DEFAULT_CONTEXT_CAP)
     except (NotGguf, OSError):
         return None
+
+
+def _embeds(file: "Path", model: ModelSettings) -> bool:
+    """Whether it will be loaded to embed, and can do nothing else."""
+    from ore.backends.local.gguf_header import NotGguf, read_header
+
+    try:
+        return read_header(file).embeds if model.embeddings is None else model.embeddings
+    except (NotGguf, OSError):
+        return bool(model.embeddings)
 
 
 def _alias(name: str, alias: AliasSettings, first: Row) -> Row:

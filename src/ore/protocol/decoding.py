@@ -73,6 +73,12 @@ def convert(value: Any, kind: type[T], at: str = "") -> T:
         raise explain(str(error), at) from None
 
 
+def with_integers(body: JsonObject, names: Iterable[str]) -> JsonObject:
+    """JSON has one kind of number: `16.0` is an integer too, and some languages write it so."""
+    written = {key: int(body[key]) for key in names if isinstance(body.get(key), float) and body[key].is_integer()}
+    return {**body, **written} if written else body
+
+
 def refuse_unknown(body: JsonObject, kind: type[msgspec.Struct]) -> None:
     """Refuse the first key that is no field of `kind`."""
     for key in body:

@@ -11,7 +11,7 @@ from ore.errors import InvalidRequest
 from ore.ids import NewId
 from ore.protocol import configuration
 from ore.protocol.conversations import ConversationReference, check_conversation
-from ore.protocol.decoding import JsonObject, convert, one_of, refuse_unknown
+from ore.protocol.decoding import JsonObject, convert, one_of, refuse_unknown, with_integers
 from ore.protocol.items import TOOL_ITEMS, Item, check_input, read_item, without_trigger
 from ore.protocol.tools import check_tool_choice, check_tools
 
@@ -124,7 +124,7 @@ def check_create(body: JsonObject, new_id: NewId, *, strict_fields: bool = False
     """Check a decoded create body. Raises `InvalidRequest` with `code`, `param` and the next step."""
     if strict_fields:
         refuse_unknown(body, CreateBody)
-    sent = convert(_with_integers(body), CreateBody)
+    sent = convert(with_integers(body, _INTEGERS), CreateBody)
     _check_combinations(sent)
     if generate:
         _check_input(sent, body)
@@ -197,12 +197,6 @@ def check_count(body: JsonObject, new_id: NewId, *, strict_fields: bool = False)
     if strict_fields:
         refuse_unknown(body, CreateBody)
     return check_create({key: body[key] for key in COUNTED if key in body}, new_id)
-
-
-def _with_integers(body: JsonObject) -> JsonObject:
-    """JSON has one kind of number: `16.0` is an integer too, and some languages write it so."""
-    written = {key: int(body[key]) for key in _INTEGERS if isinstance(body.get(key), float) and body[key].is_integer()}
-    return {**body, **written} if written else body
 
 
 _INTEGERS = ("max_tool_calls", "max_output_tokens", "top_logprobs", "seed")

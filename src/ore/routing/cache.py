@@ -35,7 +35,7 @@ ENTRY_BYTES: Final = 320
 KEPT_REASONS: Final = ("stop", "tool_calls")
 """How an answer must have ended to be kept."""
 
-_UNSEEN: Final = ("prompt_cache_key", "safety_identifier")
+_UNSEEN: Final = ("places", "prompt_cache_key", "safety_identifier")
 """Fields of a request that change no answer."""
 
 _RESULTS: Final = frozenset(CALL_OUTPUTS.values())

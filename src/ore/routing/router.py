@@ -15,11 +15,12 @@ from typing import Protocol
 import anyio
 from msgspec import Struct, structs
 
-from ore.backends.base import Backend, Health, Model
+from ore.backends.base import Backend, Embedded, EmbeddingRequest, Health, Model
 from ore.errors import InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
 from ore.routing.breaker import Breakers
 from ore.routing.cache import ResponseCache
+from ore.routing.embedding import embedded
 from ore.routing.route import Passage, Route
 from ore.routing.rules import Rule, Target
 from ore.routing.sampling import Build, Sampling
@@ -138,6 +139,10 @@ class Router:
             begun=begun,
             hidden=hidden,
         )
+
+    async def embed(self, route: Route, request: EmbeddingRequest) -> Embedded:
+        """The vectors of the route's first target that makes them. Raises `RequestError` or `ServerFault`."""
+        return await embedded(route, request, self._breakers, self._metrics)
 
     async def start(self) -> None:
         """Bring everything up. Raises `StartupError`, also for an alias of what there is not."""

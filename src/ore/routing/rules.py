@@ -53,6 +53,8 @@ class Rule(Struct, frozen=True, kw_only=True):
 class Needs(Struct, frozen=True, kw_only=True):
     """What a request asks of a model."""
 
+    embeddings: bool = False
+    """Whether it wants vectors instead of an answer."""
     images: bool = False
     files: bool = False
     tools: tuple[JsonObject, ...] = ()
@@ -109,6 +111,10 @@ def _parts(item: JsonObject) -> Iterable[JsonObject]:
 def unable(capabilities: Capabilities, needs: Needs) -> str:
     """Why a model cannot do what is needed; empty when it can."""
     window = capabilities.context_window
+    if needs.embeddings and capabilities.embeddings is None:
+        return "it makes no embeddings"
+    if not needs.embeddings and not capabilities.responses:
+        return "it only makes embeddings"
     if needs.images and not capabilities.images:
         return "it cannot see images"
     if needs.tools and not capabilities.tools:

@@ -45,6 +45,7 @@ def model_request(
     return ModelRequest(
         model=target.model.id,
         items=tuple(items),
+        places=_places(create, items),
         instructions=create.instructions,
         tools=tuple(effective_tools(tools, items)),
         tool_choice=create.tool_choice,
@@ -69,6 +70,16 @@ def model_request(
         passed_on=create.passed_on,
         owner=owner,
     )
+
+
+def _places(create: Create, items: Sequence[JsonObject]) -> tuple[int | None, ...]:
+    """An item may have got another id on its way, but its content is the same object still."""
+    known = {id(said): index for index, item in enumerate(create.input) if (said := _said(item))}
+    return tuple(known.get(id(_said(item))) for item in items)
+
+
+def _said(item: JsonObject) -> object:
+    return item.get("content") or item.get("output")
 
 
 def warnings(create: Create, request: ModelRequest, capabilities: Capabilities) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ async def _shortened(target: Target, request: ModelRequest, fault: InvalidReques
         middle = (least + most) // 2
         least, most = (least, middle) if await fits(middle) else (middle + 1, most)
     logger.info("dropped the oldest %d of %d exchanges of a context that was too long", least, len(groups))
-    return msgspec.structs.replace(request, items=without(request.items, groups[:least]))
+    return msgspec.structs.replace(request, items=without(request.items, groups[:least]), places=())
 
 
 async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> None:

@@ -30,7 +30,7 @@ logger = logging.getLogger("ore.server")
 
 HEADER: Final = b"idempotency-key"
 REPLAYED: Final = (b"x-ore-idempotent-replay", b"true")
-PATHS: Final = re.compile(r"/v1/(responses(/compact)?|conversations(/[^/]+/items)?)")
+PATHS: Final = re.compile(r"/v1/(responses(/compact)?|embeddings|conversations(/[^/]+/items)?)")
 """Where POST makes something."""
 
 SEE_OTHER: Final = 303

@@ -19,7 +19,8 @@ from ore.protocol.events import encode
 from ore.server.openapi_schemas import CREATE_EXAMPLE, RESPONSE_EXAMPLE, all_schemas, ref
 
 JSON = "application/json"
-RESPONSES, CONVERSATIONS, MODELS, SERVER = "Responses", "Conversations", "Models", "Server"
+RESPONSES, CONVERSATIONS, EMBEDDINGS = "Responses", "Conversations", "Embeddings"
+MODELS, SERVER = "Models", "Server"
 
 
 def openapi_routes() -> list[Route]:
@@ -47,10 +48,16 @@ def openapi_document() -> JsonObject:
         "tags": [
             {"name": RESPONSES, "description": "Ask a model, and come back to what it said."},
             {"name": CONVERSATIONS, "description": "Keep what was said under one id, across responses."},
+            {"name": EMBEDDINGS, "description": "Texts as vectors, to compare and to search them."},
             {"name": MODELS, "description": "What can be asked, and what each can do."},
             {"name": SERVER, "description": "How the server is, and what it is."},
         ],
-        "paths": _response_paths() | _conversation_paths() | _item_paths() | _model_paths() | _server_paths(),
+        "paths": _response_paths()
+        | _conversation_paths()
+        | _item_paths()
+        | _embedding_paths()
+        | _model_paths()
+        | _server_paths(),
         "components": {
             "schemas": all_schemas(),
             "responses": _fault_responses(),
@@ -310,6 +317,23 @@ def _making(body: str, name: str, summary: str, description: str, answers: JsonO
     operation = _taking(body, name, summary, description, answers, parameters=parameters, **more)
     operation["responses"]["409"] = {"$ref": "#/components/responses/409"}
     return operation
+
+
+def _embedding_paths() -> JsonObject:
+    answer = _json(200, "The vectors, in the order of the inputs.", "EmbeddingList")
+    _say_replayed(answer)
+    operation = _operation(
+        EMBEDDINGS,
+        "createEmbeddings",
+        "Make embeddings",
+        "As OpenAI's API has it, for models that embed: those whose `capabilities` have `embeddings`. The vectors of "
+        "a model here have length one. Inputs are never cut: one that is too long is refused by its index.",
+        answer,
+        faults=(400, 403, 404, 409, 413, 415, 429, 500, 502, 503, 504),
+        parameters=[_IDEMPOTENCY_KEY],
+    )
+    body = {"required": True, "content": {JSON: {"schema": ref("CreateEmbeddings")}}}
+    return {"/v1/embeddings": {"post": {**operation, "requestBody": body}}}
 
 
 def _model_paths() -> JsonObject:

@@ -14,7 +14,7 @@ from msgspec import Struct, UnsetType
 
 from ore.backends.base import Capabilities
 from ore.core.callable_tools import TOOL_TYPES
-from ore.protocol import configuration, content, conversations, events, items, responses, tools
+from ore.protocol import configuration, content, conversations, embeddings, events, items, responses, tools
 from ore.protocol.decoding import JsonObject
 from ore.runs.compaction import Compaction
 from ore.runs.summary import ResponseSummary
@@ -135,6 +135,9 @@ def _response_schemas() -> dict[str, Schema]:
         "ItemList": _list_of("KeptItem"),
         "ResponseSummary": _said(ResponseSummary),
         "ResponseList": _list_of("ResponseSummary"),
+        "Embedding": _said(embeddings.Embedding),
+        "EmbeddingsUsage": _said(embeddings.EmbeddingsUsage),
+        "EmbeddingList": _said(embeddings.EmbeddingList),
         "Model": _model(),
         "ModelList": _object({"object": _choice("list"), "data": _array(ref("Model"))}, "object", "data"),
         "Liveness": _object({"status": _choice("ok")}, "status"),
@@ -237,6 +240,7 @@ def _request_schemas() -> dict[str, Schema]:
         {"CreateResponse": _create_response()}
         | compact
         | _conversation_bodies()
+        | {"CreateEmbeddings": _create_embeddings()}
         | _input_items()
         | _input_parts()
         | _tools()
@@ -265,6 +269,29 @@ def _count_input_tokens() -> Schema:
     """The fields that `check_count` reads, as a create request has them."""
     properties = {name: _create_response()["properties"][name] for name in responses.COUNTED}
     return _object(properties, description="Every field may be left out or null; others are ignored.")
+
+
+def _create_embeddings() -> Schema:
+    """The fields of `EmbeddingsBody`; `input` has the forms that `check_embeddings` tells apart."""
+    most = embeddings.MAX_INPUTS
+    text = _text(content.MAX_TEXT, least=1)
+    token = {"type": "integer", "minimum": 0, "maximum": embeddings.LARGEST_TOKEN}
+    tokens = _array(token, minItems=1, maxItems=most)
+    inputs = _array({"anyOf": [text, tokens]}, minItems=1, maxItems=most)
+    about = "A text, or several; or their tokens, in the model's own numbers."
+    formats = "Numbers, or base64 of single-precision floats, the lowest byte first."
+    fewer = "How many numbers each vector is to have: its first ones, of length one again."
+    return _object(
+        {
+            "input": {"anyOf": [text, tokens, inputs], "description": about},
+            "model": _null_or(_text()) | {"description": ABOUT["model"]},
+            "encoding_format": _choice(*embeddings.FORMATS, None) | {"description": formats},
+            "dimensions": _null_or({"type": "integer", "minimum": 1, "maximum": 65536}) | {"description": fewer},
+            "user": _null_or(_text()) | {"description": "Passed on to providers."},
+        },
+        "input",
+        examples=[{"model": "embedder", "input": ["a river", "a stream"]}],
+    )
 
 
 def _conversation_bodies() -> dict[str, Schema]:
@@ -534,6 +561,8 @@ _SHAPES: dict[tuple[type[Struct], str], Schema] = {
     (responses.Response, "tools"): _array(ref("EchoedTool")),
     (responses.Response, "tool_choice"): {"anyOf": [_choice("auto", "none", "required"), ref("ToolChoice")]},
     (responses.Response, "truncation"): _choice(*configuration.TRUNCATIONS),
+    (embeddings.Embedding, "embedding"): {"anyOf": [_text(), _array({"type": "number"})]},
+    (embeddings.EmbeddingList, "data"): _array(ref("Embedding")),
     (events.Error, "error"): _error_body()["properties"]["error"],
 }
 """Fields that a struct calls an object or a string, and that are more than that."""

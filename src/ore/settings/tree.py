@@ -198,6 +198,23 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ]
         | None
     ) = None
+    projector: Annotated[
+        str,
+        Meta(
+            examples=["models/mmproj-small.gguf"],
+            description="The GGUF file with which it sees images, or such a file on a model hub; empty: it sees none.",
+        ),
+    ] = ""
+    embeddings: (
+        Annotated[
+            bool,
+            Meta(
+                examples=[True],
+                description="Load it to make embeddings, and for nothing else; left out: as its file says.",
+            ),
+        ]
+        | None
+    ) = None
     context: (
         Annotated[
             int,

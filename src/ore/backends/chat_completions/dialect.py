@@ -21,6 +21,7 @@ class ChatCompletions:
     name = "Chat Completions"
     path = "chat/completions"
     models_path = "models"
+    embeddings_path = "embeddings"
 
     def __init__(self, new_id: NewId = new_id) -> None:
         self._new_id = new_id

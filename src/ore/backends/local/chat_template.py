@@ -51,18 +51,22 @@ MAX_SHOWN_GRAMMAR: Final = 4000
 """Characters of a custom tool's grammar that the model is shown; a longer one only holds it."""
 
 
-def to_messages(request: ModelRequest, plan: ToolPlan = _NO_TOOLS) -> list[Message]:
+Read = Callable[[object], str]
+"""How the content of a message becomes a text."""
+
+
+def to_messages(request: ModelRequest, plan: ToolPlan = _NO_TOOLS, read: Read = text_of) -> list[Message]:
     """Chat messages in the shape that templates know; leading system messages are one."""
     lead, messages = split_lead(chat_messages(request.items))
     texts = filter(None, (request.instructions, *lead, format_hint(request.text_format)))
     system = "\n\n".join(texts)
-    shown = [_for_template(message, plan) for message in messages]
+    shown = [_for_template(message, plan, read) for message in messages]
     return [{"role": "system", "content": system}, *shown] if system else shown
 
 
-def _for_template(message: ChatMessage, plan: ToolPlan) -> Message:
+def _for_template(message: ChatMessage, plan: ToolPlan, read: Read) -> Message:
     """Arguments are objects where they can be: templates print objects as JSON, and strings as strings."""
-    shown: Message = {"role": message.role, "content": text_of(message.content)}
+    shown: Message = {"role": message.role, "content": read(message.content)}
     if message.role == "tool":
         name = plan.shown_name(message.call) if message.call is not None else ""
         return {**shown, "tool_call_id": message.call_id, "name": name}
@@ -87,6 +91,7 @@ class ChatTemplate:
         bos_token: str = "",
         eos_token: str = "",
         adds_bos: bool = False,
+        image_marker: str = "",
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
         self.source = source or PLAIN_CHATML
@@ -94,16 +99,30 @@ class ChatTemplate:
         self._by_nine = calls_by_nine(self.source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._adds_bos = adds_bos
-        markers = {token for token in (bos_token, eos_token) if len(token) > 2}
+        self._image_marker = image_marker
+        markers = {token for token in (bos_token, eos_token, image_marker) if len(token) > 2}
         markers.update(match[0] for match in _TURN_MARKER.finditer(self.source))
         self._markers = re.compile("|".join(map(re.escape, sorted(markers)))) if markers else None
         self._knows_calls = "tool_calls" in self.source
         self.knows_tools = re.search(r"\btools\b", self.source) is not None
         self._template = _environment(now).from_string(self.source)
+        self._typed = self._takes_parts_only()
 
     def render(self, request: ModelRequest, plan: ToolPlan) -> str:
         """The prompt, with the header of the assistant's turn at its end. Raises `InvalidRequest`."""
-        messages = self._disarm(to_messages(request, plan))
+        return self._rendered(request, plan, text_of)
+
+    def render_seen(self, request: ModelRequest, plan: ToolPlan) -> tuple[str, list[JsonObject]]:
+        """The prompt for a model that sees, and the images that belong to its markers, in order.
+
+        Images stand in it under names of chance until it is rendered: whatever a template does with them, each marker
+        has its image, and no text of a client is a marker. Raises `InvalidRequest`.
+        """
+        album = _Album()
+        return album.placed(self._rendered(request, plan, album.read), self._image_marker)
+
+    def _rendered(self, request: ModelRequest, plan: ToolPlan, read: Read) -> str:
+        messages = self._disarm(to_messages(request, plan, read))
         raw = _put_raw_aside(messages, plan, self._form)
         if self._by_nine:
             _shorten_ids(messages)
@@ -111,6 +130,8 @@ class ChatTemplate:
         if tools and not self.knows_tools:
             messages = _with_tools(messages, tools, self._form)
             messages = messages if self._knows_calls else [_spelled_out(message, self._form) for message in messages]
+        if self._typed:
+            messages = [{**message, "content": _as_parts(message["content"])} for message in messages]
         try:
             prompt = self._render(messages, tools if tools and self.knows_tools else None, _effort(request))
         except jinja2.TemplateError as error:
@@ -133,6 +154,17 @@ class ChatTemplate:
             return self._template.render(messages=messages, **values)
         except TypeError:
             return self._template.render(messages=[_with_text_arguments(message) for message in messages], **values)
+
+    def _takes_parts_only(self) -> bool:
+        """Whether it shows a text only where it is in a part, as those of some models that see do."""
+        probe = secrets.token_hex(8)
+        return not self._shows(probe, probe) and self._shows(probe, _as_parts(probe))
+
+    def _shows(self, probe: str, content: object) -> bool:
+        try:
+            return probe in self._template.render(messages=[{"role": "user", "content": content}], **self._tokens)
+        except Exception:  # it is a stranger's program
+            return False
 
     def count_markers(self, prompt: str) -> int:
         """Turn markers in a prompt, each a token at least. Engines take long over texts with very many of them."""
@@ -159,6 +191,42 @@ def _effort(request: ModelRequest) -> JsonObject:
     thinks = effort != "none"
     said = {"enable_thinking": thinks, "thinking": thinks}
     return {**said, "reasoning_effort": _EFFORTS.get(str(effort), "high")} if thinks else said
+
+
+def _as_parts(text: str) -> list[JsonObject]:
+    return [{"type": "text", "text": text}] if text else []
+
+
+class _Album:
+    """The images of one request, by the names under which they stand in its texts."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, JsonObject] = {}
+
+    def read(self, content: object) -> str:
+        """As `text_of`, with names for images."""
+        if not isinstance(content, list):
+            return text_of(content)
+        return text_of([self._named(part) for part in content])
+
+    def placed(self, prompt: str, marker: str) -> tuple[str, list[JsonObject]]:
+        """The prompt with a marker for each name, and the images in the order in which they stand there."""
+        if not self._images:
+            return prompt, []
+        found: list[JsonObject] = []
+
+        def place(name: re.Match[str]) -> str:
+            found.append(self._images[name[0]])
+            return marker
+
+        return re.sub("|".join(self._images), place, prompt), found
+
+    def _named(self, part: object) -> object:
+        if not (isinstance(part, dict) and part.get("type") == "input_image"):
+            return part
+        name = secrets.token_hex(16)
+        self._images[name] = part
+        return {"type": "input_text", "text": name}
 
 
 def _definition(tool: CallableTool, form: CallForm) -> JsonObject:

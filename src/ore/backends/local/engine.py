@@ -1,15 +1,16 @@
-"""The contract of local engines: `Engine`, and the values that go in and out of one.
+"""The contract of local engines: `Engine`, `Embedder`, and the values that go in and out of one.
 
 An engine has one model. It turns a prompt into pieces of text and knows tokens; it knows no items, no deltas, no owners
 and no queue: `ore.backends.local.local_model` has those, for every engine alike. Where an engine would hold the
 interpreter or could crash, it runs in a process of its own, and what is here is the near end.
 """
 
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from ore.backends.base import JsonObject
+from ore.backends.base import Embedded, JsonObject
 
 EndReason = Literal["stop", "length", "stop_text"]
 """The model ended its turn; a limit was reached; one of the `stop` texts came, which does not show."""
@@ -26,6 +27,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     adds_bos: bool = False
     """Whether `tokenize` with `add_special` puts `bos_token` first by itself."""
     images: bool = False
+    image_marker: str = ""
+    """What stands in a prompt for each image, where it sees."""
     logprobs: bool = True
 
 
@@ -85,7 +88,7 @@ class Sampled(Protocol):
         """Stop, at once; that frees the engine's slot. Idempotent."""
 
 
-class Engine(Protocol):
+class Loaded(Protocol):
     """One model, loaded or not. Safe for concurrent use from one event loop."""
 
     async def start(self) -> None:
@@ -115,5 +118,27 @@ class Engine(Protocol):
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The model's tokens of a text. `parse_special`: markers of control tokens in it count as such."""
 
+
+class Engine(Loaded, Protocol):
+    """A model that answers."""
+
     async def generate(self, generation: Generation) -> Sampled:
         """Begin to sample. Raises `InvalidRequest` or `ModelFailed`."""
+
+
+@runtime_checkable
+class CountsImages(Protocol):
+    """An engine that knows what an image costs before it sees it; others refuse late what does not fit."""
+
+    async def image_tokens(self, image: bytes) -> int:
+        """Tokens of context that an image takes. Raises `InvalidRequest` or `ModelFailed`."""
+
+
+class Embedder(Loaded, Protocol):
+    """A model that embeds."""
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
+        """Vectors of length one, for texts and tokens that fit its context. Raises `InvalidRequest` or `ModelFailed`.
+
+        Leaving stops it.
+        """

@@ -1,4 +1,4 @@
-"""Reads the few facts that are needed before a GGUF file is loaded: is it one, and its trained context.
+"""Reads the few facts that are needed before a GGUF file is loaded: is it one, its trained context, what it is for.
 
 It walks the key-value header only, and refuses to read tensors or the vocabulary into memory.
 """
@@ -19,15 +19,38 @@ class NotGguf(ValueError):
     """The file is not a readable GGUF; the message says why, without its path."""
 
 
+EMBEDDING_ARCHITECTURES: Final = frozenset(
+    {
+        *("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert"),
+        *("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "t5encoder"),
+    }
+)
+"""Encoders: they embed, and cannot answer. llama.cpp's names."""
+
+MEAN, CLS, LAST, RANK = 1, 2, 3, 4
+"""How the states of a text's tokens become one vector, in the numbers of `pooling_type`; `RANK` is no vector."""
+
+
 class GgufHeader(Struct, frozen=True):
-    """`context_length` is in tokens, 0 when the file does not say."""
+    """`context_length` is in tokens, 0 when the file does not say; `pooling` is None then."""
 
     architecture: str
     context_length: int
+    pooling: int | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the file is of a model that was made to embed."""
+        return self.architecture in EMBEDDING_ARCHITECTURES or self.pooling in (MEAN, CLS, LAST)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it is of a model that judges how well two texts fit: it neither answers nor embeds."""
+        return self.pooling == RANK
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header up to the context length. Raises `NotGguf` or `OSError`."""
+    """Read the header up to the vocabulary. Raises `NotGguf` or `OSError`."""
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise NotGguf("it does not begin like a GGUF file")
@@ -38,16 +61,22 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def _scan(file: BinaryIO, keys: int) -> GgufHeader:
-    architecture = ""
+    """The vocabulary comes last, and is only walked through where the context is not known before it."""
+    found: dict[str, object] = {}
     for _ in range(keys):
         key = _read_string(file)
         (kind,) = _unpack(file, "<I")
-        value = _read_value(file, kind)
-        if key == "general.architecture":
-            architecture = str(value)
-        elif architecture and key == f"{architecture}.context_length" and isinstance(value, int):
-            return GgufHeader(architecture, value)
-    return GgufHeader(architecture, 0)
+        if key.startswith("tokenizer.") and f"{found.get(_ARCHITECTURE)}.context_length" in found:
+            break
+        found[key] = _read_value(file, kind)
+    architecture = str(found.get(_ARCHITECTURE, ""))
+    context, pooling = (found.get(f"{architecture}.{key}") for key in ("context_length", "pooling_type"))
+    return GgufHeader(
+        architecture, context if isinstance(context, int) else 0, pooling if isinstance(pooling, int) else None
+    )
+
+
+_ARCHITECTURE: Final = "general.architecture"
 
 
 def _read_value(file: BinaryIO, kind: int) -> object:

@@ -3,9 +3,13 @@
 Says in llama.cpp's words what is to be generated, and in ours what came. It refuses to load weights in this process.
 """
 
+import base64
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Final
 
-from ore.backends.base import JsonObject
+from ore.backends.base import Embedded, JsonObject
 from ore.backends.local.engine import End, EndReason, Facts, Generation, Piece
 from ore.backends.local.engine_process import EngineProcess, Progress
 from ore.backends.local.faults import died
@@ -20,8 +24,12 @@ PENALTY_WINDOW: Final = 64
 turns: a longer window keeps a model from ending its own."""
 
 
+KNOWN_IMAGES: Final = 1024
+"""Images whose count is remembered."""
+
+
 class LlamaCpp:
-    """An `Engine` for one GGUF file."""
+    """An `Engine` for one GGUF file; an `Embedder`, where the options say so."""
 
     def __init__(self, name: str, options: LlamaCppOptions, progress: Progress | None = None) -> None:
         parameters: JsonObject = {
@@ -32,9 +40,13 @@ class LlamaCpp:
             "batch": options.batch,
             "gpu_layers": options.gpu_layers,
             "prompt_cache_mib": options.prompt_cache_mib,
+            "embeddings": options.embeddings,
+            "media_marker": f"<__image_{secrets.token_hex(16)}__>",  # no text of a client can be it
+            "projector": "" if options.projector is None else str(options.projector),
         }
         self.process = EngineProcess(name, "ore.backends.local.llama_cpp_server", parameters, progress=progress)
         self._client: LlamaCppClient | None = None
+        self._image_tokens: dict[bytes, int] = {}
 
     async def start(self) -> None:
         if self._client is None:
@@ -78,10 +90,26 @@ class LlamaCpp:
             bos_token=props.bos_token,
             eos_token=props.eos_token,
             adds_bos=adds_bos,
+            images=props.modalities.vision,
+            image_marker=props.media_marker,
         )
 
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         return await self.client.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    async def image_tokens(self, image: bytes) -> int:
+        """A message with it, less the same without. Images that were counted lately are known."""
+        key = sha256(image).digest()
+        if key not in self._image_tokens:
+            url = "data:image/png;base64," + base64.b64encode(image).decode()
+            whole = await self.client.count([{"type": "image_url", "image_url": {"url": url}}])
+            self._image_tokens[key] = max(0, whole - await self.client.count(""))
+            if len(self._image_tokens) > KNOWN_IMAGES:
+                del self._image_tokens[next(iter(self._image_tokens))]
+        return self._image_tokens[key]
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
+        return await self.client.embed(inputs)
 
     async def generate(self, generation: Generation) -> "Sampled":
         return Sampled(await self.client.complete(_fields(generation)), generation.alternatives)
@@ -130,11 +158,18 @@ def _bare(raw: JsonObject) -> JsonObject:
     return {"token": raw.get("token", ""), "logprob": raw.get("logprob", 0.0), "bytes": raw.get("bytes", [])}
 
 
+def _prompt(generation: Generation) -> str | JsonObject:
+    if not generation.images:
+        return generation.prompt
+    encoded = [base64.b64encode(image).decode() for image in generation.images]
+    return {"prompt_string": generation.prompt, "multimodal_data": encoded}
+
+
 def _fields(generation: Generation) -> JsonObject:
     """The body of a completion."""
     seed = generation.seed
     fields: JsonObject = {
-        "prompt": generation.prompt,
+        "prompt": _prompt(generation),
         "temperature": generation.temperature,
         "top_p": generation.top_p,
         "n_predict": -1 if generation.max_tokens is None else generation.max_tokens,

@@ -1,16 +1,17 @@
-"""Speaks llama.cpp's native HTTP dialect over a Unix socket: properties, tokens, streamed completions.
+"""Speaks llama.cpp's native HTTP dialect over a Unix socket: properties, tokens, vectors, streamed completions.
 
 The hot path of the default engine: one read may bring many chunks, each decoded straight into a struct. It refuses to
 know about items, deltas or slots, and it never waits with a timeout: an engine that dies closes its socket.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
-from ore.backends.base import JsonObject
+from ore.backends.base import Embedded, JsonObject
 from ore.backends.local.faults import context_exceeded, died, failed, refused
 from ore.errors import OreError
 
@@ -21,6 +22,10 @@ class SlotDefaults(Struct, frozen=True):
     n_ctx: int = 0
 
 
+class Modalities(Struct, frozen=True):
+    vision: bool = False
+
+
 class Props(Struct, frozen=True):
     """What `GET /props` says and we need."""
 
@@ -28,6 +33,9 @@ class Props(Struct, frozen=True):
     chat_template: str = ""
     bos_token: str = ""
     eos_token: str = ""
+    modalities: Modalities = Modalities()
+    media_marker: str = ""
+    """What stands for an image in a prompt."""
 
 
 class Timings(Struct, frozen=True):
@@ -62,6 +70,24 @@ class _Refused(Struct, frozen=True):
 
 class _Tokens(Struct, frozen=True):
     tokens: list[int] = []
+
+
+class _Counted(Struct, frozen=True):
+    input_tokens: int = 0
+
+
+class _Vector(Struct, frozen=True):
+    embedding: list[float]
+    index: int = 0
+
+
+class _Usage(Struct, frozen=True):
+    prompt_tokens: int = 0
+
+
+class _Vectors(Struct, frozen=True):
+    data: list[_Vector]
+    usage: _Usage = _Usage()
 
 
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
@@ -122,6 +148,19 @@ class LlamaCppClient:
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": parse_special}
         return msgspec.json.decode(await self._call("POST", "/tokenize", body), type=_Tokens).tokens
+
+    async def count(self, content: str | list[JsonObject]) -> int:
+        """Tokens of one message of the user, as the model's chat template renders it; images count as they are seen."""
+        body = {"messages": [{"role": "user", "content": content}]}
+        raw = await self._call("POST", "/v1/chat/completions/input_tokens", body)
+        return msgspec.json.decode(raw, type=_Counted).input_tokens
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> Embedded:
+        """Vectors of length one. Raises `InvalidRequest` or `ModelFailed`."""
+        body = {"input": inputs, "encoding_format": "float"}
+        made = msgspec.json.decode(await self._call("POST", "/v1/embeddings", body), type=_Vectors)
+        vectors = [vector.embedding for vector in sorted(made.data, key=lambda vector: vector.index)]
+        return Embedded(vectors=vectors, input_tokens=made.usage.prompt_tokens)
 
     async def complete(self, body: JsonObject) -> Completion:
         """Begin to sample. Raises `InvalidRequest` or `ModelFailed`."""

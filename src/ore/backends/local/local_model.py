@@ -7,7 +7,7 @@ another and to hold a model to a schema that cannot be enforced.
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -17,10 +17,22 @@ import jinja2
 from msgspec import Struct, structs
 
 from ore.backends.admission import Admission, Ticket
-from ore.backends.base import Capabilities, Health, JsonObject, Load, Model, ModelRequest, Sampling
+from ore.backends.base import (
+    Capabilities,
+    Embedded,
+    EmbeddingRequest,
+    Health,
+    JsonObject,
+    Load,
+    Model,
+    ModelRequest,
+    Sampling,
+)
+from ore.backends.embeddings import makes_no_embeddings
+from ore.backends.images import Eyes
 from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate
-from ore.backends.local.engine import End, Engine, Facts, Generation, Piece, Sampled
+from ore.backends.local.engine import CountsImages, End, Engine, Facts, Generation, Piece, Sampled
 from ore.backends.local.families import family_of, in_prompt
 from ore.backends.local.faults import context_exceeded
 from ore.backends.local.grammar_process import GrammarCompiler
@@ -74,6 +86,7 @@ class LocalModel:
         self.engine = engine
         self._new_id = new_id
         self._compiler = GrammarCompiler()
+        self._eyes = Eyes()
         self._admission = Admission(options.slots, options.queue, clock)
         self._loaded: _Loaded | None = None
         self._created = 0
@@ -96,6 +109,7 @@ class LocalModel:
         self._loaded = None
         with anyio.CancelScope(shield=True):
             await self._compiler.stop()
+            await self._eyes.stop()
             await self.engine.stop()
 
     @contextlib.asynccontextmanager
@@ -114,7 +128,12 @@ class LocalModel:
     async def count_tokens(self, request: ModelRequest) -> int:
         """Tokens of the rendered prompt: what `usage.input_tokens` will say."""
         loaded = self._running()
-        return len(await self.engine.tokenize(loaded.template.render(request, plan_tools(request))))
+        prompt, images = await self._rendered(loaded, request, plan_tools(request))
+        return await _count(self.engine, loaded, prompt, images)
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """Raises the 400 for a model that answers: its engine was not loaded to embed."""
+        raise makes_no_embeddings(request.model)
 
     async def models(self) -> list[Model]:
         """The one model. Before `start` its capabilities are not known."""
@@ -128,7 +147,7 @@ class LocalModel:
 
     def memory(self) -> int | None:
         """Bytes of memory that its engine takes now."""
-        return resident_bytes(self.engine.pid) if self.engine.pid is not None else None
+        return resident_bytes(self.engine.pid)
 
     def _model(self) -> Model:
         capabilities = Capabilities() if self._loaded is None else _able(self._loaded)
@@ -157,7 +176,11 @@ class LocalModel:
         facts = await self.engine.facts()
         try:
             template = ChatTemplate(
-                facts.chat_template, bos_token=facts.bos_token, eos_token=facts.eos_token, adds_bos=facts.adds_bos
+                facts.chat_template,
+                bos_token=facts.bos_token,
+                eos_token=facts.eos_token,
+                adds_bos=facts.adds_bos,
+                image_marker=facts.image_marker,
             )
         except jinja2.TemplateError as error:
             raise StartupError(
@@ -169,11 +192,10 @@ class LocalModel:
     async def _prepare(self, loaded: _Loaded, request: ModelRequest) -> _Prepared:
         self._compiler.check_size(request)
         plan = plan_tools(request)
-        render = partial(loaded.template.render, request, plan)
-        prompt = await anyio.to_thread.run_sync(render) if _is_long(request, plan) else render()
+        prompt, images = await self._rendered(loaded, request, plan)
         markup = in_prompt(loaded.markup, prompt)
         grammar = await self._compiler.build(request, markup)
-        await _check_fits(self.engine, loaded, prompt)
+        await _check_fits(self.engine, loaded, prompt, images)
         ends_itself = plan.required or request.text_format.get("type", "text") != "text"
         generation = Generation(
             prompt=prompt,
@@ -182,15 +204,43 @@ class LocalModel:
             stop=() if ends_itself else request.sampling.stop,  # calls and JSON end by themselves, and nowhere else
             visible=tuple(sorted(markup.special)),
             alternatives=request.top_logprobs,
+            images=images,
             cache_key=request.owner,
             **_sampling_fields(request, self.options),
         )
         return _Prepared(generation, markup, plan)
 
+    async def _rendered(self, loaded: _Loaded, request: ModelRequest, plan: ToolPlan) -> tuple[str, tuple[bytes, ...]]:
+        """The prompt, and the images of it, for a model that sees. For any other it says in words where images were."""
+        template = loaded.template
+        render = partial(template.render_seen if loaded.facts.images else _unseen(template), request, plan)
+        prompt, parts = await anyio.to_thread.run_sync(render) if _is_long(request, plan) else render()
+        return prompt, await self._eyes.see(parts, [_place(request, part) for part in parts]) if parts else ()
+
+
+def _unseen(template: ChatTemplate) -> Callable[[ModelRequest, ToolPlan], tuple[str, list[JsonObject]]]:
+    return lambda request, plan: (template.render(request, plan), [])
+
+
+def _place(request: ModelRequest, part: JsonObject) -> str:
+    """Where the client wrote a part; only `input`, where it comes from earlier."""
+    for item, index in zip(request.items, request.places, strict=False):
+        for key in ("content", "output") if index is not None else ():
+            parts = item.get(key)
+            at = next((at for at, one in enumerate(parts) if one is part), None) if isinstance(parts, list) else None
+            if at is not None:
+                return f"input[{index}].{key}[{at}].image_url"
+    return "input"
+
 
 def _able(loaded: _Loaded) -> Capabilities:
     facts = loaded.facts
-    return Capabilities(context_window=facts.context, logprobs=facts.logprobs, reasoning=loaded.markup.thinks)
+    return Capabilities(
+        context_window=facts.context,
+        logprobs=facts.logprobs,
+        reasoning=loaded.markup.thinks,
+        images=facts.images,
+    )
 
 
 def _is_long(request: ModelRequest, plan: ToolPlan) -> bool:
@@ -289,16 +339,25 @@ def _sampling_fields(request: ModelRequest, options: EngineOptions) -> JsonObjec
     }
 
 
-async def _check_fits(engine: Engine, loaded: _Loaded, prompt: str) -> None:
+async def _check_fits(engine: Engine, loaded: _Loaded, prompt: str, images: Sequence[bytes]) -> None:
     """Raise the 400 unless there is room for the prompt and one more token. A token is a byte at least."""
     context = loaded.facts.context
     size, markers = len(prompt.encode()), loaded.template.count_markers(prompt)
-    if size + 2 < context:
+    if size + 2 < context and not images:
         return
-    least = max(markers, size // LONGEST_TOKEN)
-    count = least if least >= context else len(await engine.tokenize(prompt))
+    least = max(markers, (size - len(images) * len(loaded.facts.image_marker)) // LONGEST_TOKEN)
+    count = least if least >= context else await _count(engine, loaded, prompt, images)
     if count >= context:
         raise context_exceeded(count, context)
+
+
+async def _count(engine: Engine, loaded: _Loaded, prompt: str, images: Sequence[bytes]) -> int:
+    """Tokens of a prompt: those of the texts between its images, which are read apart, and those of the images."""
+    texts = prompt.split(loaded.facts.image_marker) if images else [prompt]
+    tokens = [len(await engine.tokenize(text, add_special=not at)) for at, text in enumerate(texts) if text or not at]
+    if images and isinstance(engine, CountsImages):
+        tokens += [await engine.image_tokens(image) for image in images]
+    return sum(tokens)
 
 
 async def _markup(engine: Engine, facts: Facts) -> Markup:

@@ -12,13 +12,13 @@ _SPARE_BYTES: Final = 64 * 2**20
 """What an engine takes beside the weights, at least."""
 
 
-def resident_bytes(pid: int) -> int | None:
+def resident_bytes(pid: int | None) -> int | None:
     """Bytes of memory that a process takes now; None where that cannot be told, or when it is gone."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+        pages = 0 if pid is None else int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
     except (OSError, IndexError, ValueError):
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE") or None
 
 
 def machine_bytes() -> int | None:

@@ -15,6 +15,10 @@ DEFAULT_CONTEXT_CAP: Final = 8192
 """Most tokens per slot when nobody asked for a size: models are trained for contexts that no small machine can hold."""
 
 
+EMBEDDING_CONTEXT_CAP: Final = 2048
+"""The same for a model that embeds: it takes a text in one batch, whose memory grows with the context."""
+
+
 class EngineOptions(Struct, frozen=True, kw_only=True):
     """One model and how to run it, whatever the engine. The fields mean what the settings say about them."""
 
@@ -35,3 +39,7 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     batch: int = 128
     gpu_layers: int = -1
     prompt_cache_mib: int = 64
+    embeddings: bool = False
+    """Whether it is loaded to embed, and for nothing else."""
+    projector: Path | None = None
+    """The file with which it sees images."""

@@ -26,6 +26,7 @@ class Messages:
     name = "Messages API"
     path = "messages"
     models_path = "models?limit=1000"
+    embeddings_path = ""
 
     def key_headers(self, key: str) -> dict[str, str]:
         version = {"anthropic-version": VERSION}

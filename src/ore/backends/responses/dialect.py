@@ -25,6 +25,7 @@ class Responses:
     name = "Responses"
     path = "responses"
     models_path = "models"
+    embeddings_path = "embeddings"
 
     def __init__(self, new_id: NewId = new_id) -> None:
         self._new_id = new_id
