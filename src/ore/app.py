@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 from msgspec import Struct
@@ -28,6 +28,7 @@ from ore.protocol.wire import WIRES
 from ore.routing.cache import ResponseCache
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
+from ore.runs.guard import Guard
 from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
@@ -44,6 +45,7 @@ from ore.settings import (
     ProviderSettings,
     Settings,
     hub_reference,
+    is_classical,
     load,
     model_file,
     model_kind,
@@ -57,6 +59,7 @@ from ore.telemetry import Metrics
 from ore.tools.base import Tool
 
 if TYPE_CHECKING:
+    from ore.backends.classical import Classical, Labelling, Refusing
     from ore.backends.dialect import Dialect
     from ore.backends.local.options import EngineOptions
     from ore.backends.upstream import UpstreamOptions
@@ -103,16 +106,21 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     try:
         sealer = Sealer(sealing_key(settings.data_path() / "sealing.key"))
         metrics = Metrics()
+        engines = await make_backends(settings, progress)
+        classifiers, refusing = make_classifiers(settings, engines), make_refusing(settings, engines)
         router = Router(
-            await make_backends(settings, progress),
+            engines,
             make_providers(settings, os.environ),
             make_aliases(settings),
             default_model=settings.default_model or None,
+            classifiers=classifiers,
             cache=make_cache(settings),
             metrics=metrics,
         )
         try:
             await router.start()
+            for labelling in (*classifiers.values(), *filter(None, [refusing])):
+                labelling.check()
             async with Supervisor(
                 router,
                 store,
@@ -123,6 +131,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 background=background_limits(settings),
                 wire=WIRES[settings.server.wire],
                 tools=make_tools(settings),
+                guard=make_guard(settings, refusing),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor, metrics)
                 async with anyio.create_task_group() as tasks:
@@ -262,8 +271,51 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
     backends: dict[str, Backend] = {}
     for name, model in settings.models.items():
         path = await _fetched(settings, name, model, progress)
-        backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
+        if is_classical(model.path):
+            backends[name] = make_classical(name, path, settings)
+        else:
+            backends[name] = LlamaCpp(name, engine_options(path, model, settings.llama_cpp))
     return backends
+
+
+def make_classical(name: str, path: Path, settings: Settings) -> "Classical":
+    """A classical model. Its libraries are imported when it is started."""
+    from ore.backends.classical import Classical, ClassicalOptions
+
+    options = settings.sklearn
+    return Classical(name, ClassicalOptions(path=path, queue=options.queue, max_rows=options.max_rows))
+
+
+def make_classifiers(settings: Settings, engines: Mapping[str, Backend]) -> "dict[str, Labelling]":
+    """The classical models that pick targets, with the labels that any alias relies on."""
+    wanted: dict[str, list[str]] = {}
+    for alias in settings.aliases.values():
+        if alias.classifier is not None:
+            wanted.setdefault(alias.classifier, []).extend(alias.labels or ())
+    if not wanted:
+        return {}
+    from ore.backends.classical import Classical, Labelling
+
+    return {name: Labelling(cast(Classical, engines[name]), labels) for name, labels in wanted.items()}
+
+
+def make_refusing(settings: Settings, engines: Mapping[str, Backend]) -> "Refusing | None":
+    """What refuses texts for the guard, where there is one."""
+    guard = settings.guard
+    if not guard.model:
+        return None
+    from ore.backends.classical import Classical, Refusing
+
+    return Refusing(cast(Classical, engines[guard.model]), guard.refuse_labels, guard.threshold)
+
+
+def make_guard(settings: Settings, refusing: "Refusing | None") -> Guard | None:
+    """The settings in the guard's words."""
+    if refusing is None:
+        return None
+    guard = settings.guard
+    inputs, outputs = guard.on in ("input", "both"), guard.on in ("output", "both")
+    return Guard(model=guard.model, refuses=refusing.refuses, inputs=inputs, outputs=outputs)
 
 
 DIALECTS: Final = {
@@ -297,7 +349,10 @@ def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 
 def make_aliases(settings: Settings) -> dict[str, Alias]:
     """The operator's names for several targets, in the router's words."""
-    return {name: Alias(targets=alias.targets, rule=make_rule(alias)) for name, alias in settings.aliases.items()}
+    return {
+        name: Alias(targets=alias.targets, rule=make_rule(alias), classifier=alias.classifier, picks=alias.labels or {})
+        for name, alias in settings.aliases.items()
+    }
 
 
 def make_cache(settings: Settings) -> ResponseCache | None:
