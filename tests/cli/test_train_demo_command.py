@@ -36,8 +36,8 @@ def test_a_demo_answers_as_it_was_told(name: str, tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert float(re.findall(r"not seen: ([\d.]+)\.", said.stdout)[0]) > 0.1
     *_, body = shlex.split(said.stdout.splitlines()[-1])
-    with OreProcess(tmp_path, str(tmp_path / f"{name}.skops")) as server:
-        with Exchange(server.url, json.loads(body)) as exchange:
-            answer: Any = exchange.answer().json()
+    served = OreProcess(tmp_path, str(tmp_path / f"{name}.skops"))
+    with served as server, Exchange(server.url, json.loads(body)) as exchange:
+        answer: Any = exchange.answer().json()
     told = json.loads(answer["output"][0]["content"][0]["text"])
     assert told["model_version"].startswith("sha256:")
