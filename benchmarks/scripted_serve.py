@@ -1,8 +1,8 @@
-"""The command `ore` with two scripted models in place of any engine, for benchmarks: `quick` answers, `held` waits.
+"""The command `ore` with scripted models in place of any engine, for benchmarks.
 
     python benchmarks/scripted_serve.py serve ANY.gguf --port 0
 
-`held` says one word and then nothing for a day.
+`quick` answers; `row` does as a classical model would; `held` says one word and then nothing for a day.
 """
 
 import ore.app
@@ -16,7 +16,10 @@ DAY = 86_400.0
 
 
 async def backends(_settings: Settings, _progress: object) -> dict[str, Backend]:
-    scripts = {"quick": says("Hello there.", pieces=3), "held": [Text("Well "), DAY, Finish("stop")]}
+    row = says(
+        '{"label":"none","probabilities":{"none":1.0,"some":0.0,"all":0.0},"model_version":"sha256:0123456789ab"}'
+    )
+    scripts = {"row": row, "quick": says("Hello there.", pieces=3), "held": [Text("Well "), DAY, Finish("stop")]}
     return {"scripted": ScriptedBackend(scripts)}
 
 

@@ -232,3 +232,57 @@ def test_a_model_of_a_provider_that_is_not_there_is_told_which_may_be_meant(want
     with pytest.raises(StartupError) as caught:
         resolve_models(known(default_model=wanted))
     assert hint in caught.value.message
+
+
+CLASSIFIED = '[models.intents]\npath = "/intents.skops"\n[models.desk]\ntargets = ["small", "box/x"]\n'
+
+
+def test_a_classifier_can_be_given_in_a_file_and_in_variables(file: Path) -> None:
+    """Its labels are a table in the file, inline or with a header of its own, and JSON in a variable."""
+    expected = AliasSettings(targets=("small", "box/x"), classifier="intents", labels={"code": "box/x", "a b": "small"})
+    inline = 'classifier = "intents"\nlabels = {code = "box/x", "a b" = "small"}\n'
+    header = 'classifier = "intents"\n[models.desk.labels]\ncode = "box/x"\n"a b" = "small"\n'
+    for text in (inline, header):
+        found = loaded(file, CLASSIFIED + text)
+        assert found.settings.aliases["desk"] == expected
+        file.write_text(settings.effective(found))
+        assert load(file, {"HOME": "/h"}, {}).settings == found.settings
+    environ = {
+        "ORE_MODELS__DESK__CLASSIFIER": "intents",
+        "ORE_MODELS__DESK__LABELS": '{"code": "box/x", "a b": "small"}',
+    }
+    assert loaded(file, CLASSIFIED, environ).settings.aliases["desk"] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('classifier = "intents"', "has a classifier and no labels"),
+        ('labels = {a = "small"}', "has labels and no classifier"),
+        ('classifier = "intents"\nlabels = {a = "openai/gpt-5"}', "which is none of its targets"),
+        ('classifier = "intents"\nlabels = "a"', "a table of strings"),
+        ('classifier = "intent"\nlabels = {a = "small"}', "did you mean intents"),
+        ('classifier = "small"\nlabels = {a = "small"}', "which is no classical model"),
+    ],
+)
+def test_a_classifier_that_makes_no_sense_is_refused(file: Path, text: str, said: str) -> None:
+    with pytest.raises(StartupError, match=said):
+        resolve_models(loaded(file, CLASSIFIED + text).settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model = "intents"', "no refuse_labels"),
+        ('refuse_labels = ["a"]', "no model"),
+        ('model = "small"\nrefuse_labels = ["a"]', "no classical model"),
+    ],
+)
+def test_a_guard_that_could_check_nothing_is_refused(file: Path, text: str, said: str) -> None:
+    with pytest.raises(StartupError, match=said):
+        resolve_models(loaded(file, f"{CLASSIFIED}[guard]\n{text}").settings)
+
+
+def test_a_guard_may_be_the_file_of_the_command_line(file: Path) -> None:
+    found = loaded(file, '[guard]\nmodel = "spam"\nrefuse_labels = ["spam"]').settings
+    assert resolve_models(found, "/models/spam.skops").models["spam"].path == "/models/spam.skops"

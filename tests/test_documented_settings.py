@@ -8,7 +8,7 @@ import pytest
 from ore.settings import KINDS, PROVIDER_VARIABLES, ProviderSettings, load, resolve_models
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/providers.md")
+PAGES = ("README.md", "docs/classical.md", "docs/providers.md")
 
 
 def examples(page: str) -> list[str]:

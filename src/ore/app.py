@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 from msgspec import Struct
@@ -29,6 +29,7 @@ from ore.protocol.wire import WIRES
 from ore.routing.cache import ResponseCache
 from ore.routing.router import Alias, Router
 from ore.routing.rules import Rule
+from ore.runs.guard import Guard
 from ore.runs.supervisor import BackgroundLimits, Supervisor
 from ore.server.conversations import ConversationEndpoints
 from ore.server.docs_page import docs_routes
@@ -54,6 +55,7 @@ from ore.telemetry import Metrics
 from ore.tools.base import Tool
 
 if TYPE_CHECKING:
+    from ore.backends.classical import Labelling, Refusing
     from ore.backends.dialect import Dialect
     from ore.backends.upstream import UpstreamOptions
 
@@ -96,16 +98,21 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
     try:
         sealer = Sealer(sealing_key(settings.data_path() / "sealing.key"))
         metrics = Metrics()
+        engines = await make_backends(settings, progress)
+        classifiers, refusing = make_classifiers(settings, engines), make_refusing(settings, engines)
         router = Router(
-            await make_backends(settings, progress),
+            engines,
             make_providers(settings, os.environ),
             make_aliases(settings),
             default_model=settings.default_model or None,
+            classifiers=classifiers,
             cache=make_cache(settings),
             metrics=metrics,
         )
         try:
             await router.start()
+            for labelling in (*classifiers.values(), *filter(None, [refusing])):
+                labelling.check()
             async with Supervisor(
                 router,
                 store,
@@ -116,6 +123,7 @@ async def opened(settings: Settings, progress: Progress | None = None) -> AsyncI
                 background=background_limits(settings),
                 wire=WIRES[settings.server.wire],
                 tools=make_tools(settings),
+                guard=make_guard(settings, refusing),
             ) as supervisor:
                 parts = Parts(router, store, sealer, supervisor, metrics)
                 async with anyio.create_task_group() as tasks:
@@ -252,6 +260,38 @@ def make_app(settings: Settings, parts: Parts) -> Starlette:
     return app
 
 
+def make_classifiers(settings: Settings, engines: Mapping[str, Backend]) -> "dict[str, Labelling]":
+    """The classical models that pick targets, with the labels that any alias relies on."""
+    wanted: dict[str, list[str]] = {}
+    for alias in settings.aliases.values():
+        if alias.classifier is not None:
+            wanted.setdefault(alias.classifier, []).extend(alias.labels or ())
+    if not wanted:
+        return {}
+    from ore.backends.classical import Classical, Labelling
+
+    return {name: Labelling(cast(Classical, engines[name]), labels) for name, labels in wanted.items()}
+
+
+def make_refusing(settings: Settings, engines: Mapping[str, Backend]) -> "Refusing | None":
+    """What refuses texts for the guard, where there is one."""
+    guard = settings.guard
+    if not guard.model:
+        return None
+    from ore.backends.classical import Classical, Refusing
+
+    return Refusing(cast(Classical, engines[guard.model]), guard.refuse_labels, guard.threshold)
+
+
+def make_guard(settings: Settings, refusing: "Refusing | None") -> Guard | None:
+    """The settings in the guard's words."""
+    if refusing is None:
+        return None
+    guard = settings.guard
+    inputs, outputs = guard.on in ("input", "both"), guard.on in ("output", "both")
+    return Guard(model=guard.model, refuses=refusing.refuses, inputs=inputs, outputs=outputs)
+
+
 DIALECTS: Final = {
     "openai": ("ore.backends.responses", "Responses"),
     "responses": ("ore.backends.responses", "Responses"),
@@ -283,7 +323,10 @@ def make_providers(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 
 def make_aliases(settings: Settings) -> dict[str, Alias]:
     """The operator's names for several targets, in the router's words."""
-    return {name: Alias(targets=alias.targets, rule=make_rule(alias)) for name, alias in settings.aliases.items()}
+    return {
+        name: Alias(targets=alias.targets, rule=make_rule(alias), classifier=alias.classifier, picks=alias.labels or {})
+        for name, alias in settings.aliases.items()
+    }
 
 
 def make_cache(settings: Settings) -> ResponseCache | None:

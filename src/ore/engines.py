@@ -13,7 +13,7 @@ from ore.backends.base import Backend
 from ore.backends.local.memory import expected_bytes, machine_bytes
 from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
-from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, model_file, model_kind
+from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, is_classical, model_file, model_kind
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, the part that is done, and all if that is known, while a model is downloaded or loaded."""
@@ -37,7 +37,10 @@ async def _made(
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
     projector = await _fetched(settings, name, model.projector, progress) if model.projector else None
     engine = chosen(path, model).engine
-    backend = ENGINES[engine].make(Order(name, path, model, settings, progress, projector))
+    row = ENGINES[engine]
+    backend = row.make(Order(name, path, model, settings, progress, projector))
+    if row.stays:
+        return backend
     keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
     resident = Resident(name, backend, engine=engine, needs=expected_bytes(path), keep_alive=keep_alive)
     load = model.load or ("start" if name == settings.default_model else "use")
@@ -74,6 +77,8 @@ class EngineRow(NamedTuple):
     make: Callable[[Order], Loadable]
     package: str
     extra: str = ""
+    stays: bool = False
+    """Whether its models are so small that they are always in memory."""
 
     @property
     def installed(self) -> bool:
@@ -126,8 +131,16 @@ def _embeds(order: Order) -> bool:
     return header.embeds if wanted is None else wanted
 
 
+def _sklearn(order: Order) -> Loadable:
+    from ore.backends.classical import Classical, ClassicalOptions
+
+    section = order.settings.sklearn
+    return Classical(order.name, ClassicalOptions(path=order.path, queue=section.queue, max_rows=section.max_rows))
+
+
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
+    "sklearn": EngineRow(_sklearn, "sklearn", extra="sklearn", stays=True),
 }
 """By the names that settings use."""
 
@@ -151,9 +164,9 @@ def chosen(path: Path, model: ModelSettings) -> Choice:
     return choice
 
 
-def by_file(_: Path) -> str:
+def by_file(path: Path) -> str:
     """The first engine that takes such a file."""
-    return "llama_cpp"
+    return "sklearn" if is_classical(str(path)) else "llama_cpp"
 
 
 def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:

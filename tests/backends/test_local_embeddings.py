@@ -17,6 +17,7 @@ from ore.backends.local.embedding_model import TOGETHER, EmbeddingModel
 from ore.backends.local.gguf_header import read_header
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.options import LlamaCppOptions
+from ore.backends.residence import OnDemand
 from ore.engines import make_backends
 from ore.errors import InvalidRequest, StartupError, TooManyRequests
 from ore.settings import ModelSettings, Settings
@@ -168,4 +169,6 @@ async def test_what_a_file_is_for_is_read_from_its_header(tmp_path: Path, encode
 
 
 async def only_backend(model: ModelSettings) -> Backend:
-    return (await make_backends(Settings(models={"embedder": model}), None))["embedder"]
+    made = (await make_backends(Settings(models={"embedder": model}), None))["embedder"]
+    assert isinstance(made, OnDemand)
+    return made.resident.backend

@@ -112,6 +112,10 @@ class Model(Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     defaults: Sampling = Sampling()
     """What the model is sampled with when the request does not say."""
+    input_schema: JsonObject | None = None
+    """Of a model that takes data: what the text of the user is to be."""
+    output_schema: JsonObject | None = None
+    """Of a model that answers with data: what every answer satisfies, unless the request has a schema of its own."""
 
 
 class Load(Struct, frozen=True, kw_only=True):

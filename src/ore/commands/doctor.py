@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,7 +23,7 @@ from ore.commands.options import config_option, data_dir_option, default_setting
 from ore.commands.provider_check import provider_finding
 from ore.errors import StartupError
 from ore.hosts import is_loopback
-from ore.settings import BUNDLED_MODELS, Settings, model_file, model_kind, resolve_models
+from ore.settings import BUNDLED_MODELS, Settings, is_classical, model_file, model_kind, resolve_models
 
 _GIB: Final = 1024**3
 _WAL_RESET_FIXED: Final = (3, 51, 3)
@@ -234,6 +235,13 @@ def _gguf(file: Path) -> Finding:
     return Finding("ok", f"{file}, {human_size(file.stat().st_size)}")
 
 
+def _classical(file: Path) -> Finding:
+    needed = "onnxruntime" if file.suffix.lower() == ".onnx" else "skops"
+    if find_spec(needed) is None:
+        return Finding("fail", f"{file} needs {needed}", "pip install 'open-responses-engine[sklearn]'")
+    return Finding("ok", f"{file}, {human_size(file.stat().st_size)}")
+
+
 def _port(subject: Subject) -> Finding:
     server = subject.settings.server
     problem = port_problem(server.host, server.port)
@@ -258,7 +266,7 @@ def _model(subject: Subject, name: str) -> Finding:
     path = subject.settings.models[name].path
     file = model_file(subject.settings, path)
     if file.is_file():
-        return _gguf(file)
+        return _classical(file) if is_classical(path) else _gguf(file)
     if model_kind(path) == "hub":
         return Finding("ok", f"{path} will be downloaded at the first start")
     return Finding("fail", f"{file} does not exist", f"correct the path of models.{name}")

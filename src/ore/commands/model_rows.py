@@ -15,6 +15,7 @@ from ore.settings import (
     AliasSettings,
     ModelSettings,
     Settings,
+    is_classical,
     model_file,
     model_kind,
     provider_model,
@@ -53,6 +54,8 @@ def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
     file = model_file(settings, model.path)
     size = file.stat().st_size if file.is_file() else None
     facts = {"path": model.path, "file": str(file), "size": size, "present": size is not None}
+    if is_classical(model.path):
+        return {"name": name, "kind": "classical", **_able(tools=False, images=False, reasoning=False), **facts}
     context = settings.llama_cpp.context if model.context is None else model.context
     able = _able(context or _trained_context(file), tools=not _embeds(file, model), images=bool(model.projector))
     return {"name": name, "kind": model_kind(model.path), **able, **facts}
@@ -85,7 +88,7 @@ def _alias(name: str, alias: AliasSettings, first: Row) -> Row:
     return {"name": name, "kind": "alias", **first, "targets": list(alias.targets), **rules}
 
 
-RULES: Final = ("route", "weights", "spill_waiting", "spill_seconds", "spill_tokens")
+RULES: Final = ("route", "weights", "spill_waiting", "spill_seconds", "spill_tokens", "classifier")
 
 
 def _provided(settings: Settings, name: str, listed: Mapping[str, "Capabilities"]) -> Iterator[Row]:

@@ -8,6 +8,7 @@ The router opens no connection and knows no wire; how an answer comes about is `
 """
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
@@ -16,7 +17,7 @@ import anyio
 from msgspec import Struct, structs
 
 from ore.backends.base import Backend, Embedded, EmbeddingRequest, Health, Model
-from ore.errors import InvalidRequest, NotFound, StartupError
+from ore.errors import HTTPFault, InvalidRequest, NotFound, StartupError
 from ore.protocol.decoding import MAX_QUOTED, JsonObject, quoted, quoted_all
 from ore.routing.breaker import Breakers
 from ore.routing.cache import ResponseCache
@@ -26,12 +27,14 @@ from ore.routing.rules import Rule, Target
 from ore.routing.sampling import Build, Sampling
 from ore.telemetry import Metrics
 
+logger = logging.getLogger("ore.routing")
+
 
 class Classifier(Protocol):
     """Picks among targets by what a request says: a classical text classifier, or any other."""
 
     async def classify(self, text: str) -> str:
-        """A label for a text."""
+        """A label for a text. Raises `HTTPFault`."""
 
 
 class Alias(Struct, frozen=True, kw_only=True):
@@ -195,11 +198,15 @@ class Router:
         return Route(name=name, targets=targets, rule=alias.rule, alias=name)
 
     async def _picked(self, name: str, items: Sequence[JsonObject]) -> Route:
-        """An alias, the target that its classifier picks put first."""
+        """An alias, the target that its classifier picks put first. One that cannot be asked picks none."""
         route, alias = self._alias(name), self._aliases[name]
-        if alias.classifier is None:
+        if alias.classifier is None or not items:
             return route
-        picked = alias.picks.get(await self._classifiers[alias.classifier].classify(_said_last(items)))
+        try:
+            picked = alias.picks.get(await self._classifiers[alias.classifier].classify(_said_last(items)))
+        except HTTPFault as fault:
+            logger.warning("%s: the classifier %s picks no target: %s", name, alias.classifier, fault.message)
+            return route
         if picked is None:
             return route
         targets = sorted(route.targets, key=lambda target: target.name != picked)

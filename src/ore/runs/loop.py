@@ -77,6 +77,8 @@ async def _converse(run: Run, shared: Shared) -> Outcome:
     route = await shared.router.route(create.model, create.input)
     run.model = route.name
     check_schema(create)
+    if shared.guard is not None:
+        await shared.guard.check_input(create, route.name)
     run.context = await context(run, shared.store, shared.sealer)
     tools = hosted(create.tools, shared.tools)
     if create.compacts or create.compact_threshold is not None:

@@ -27,6 +27,7 @@ from ore.protocol.wire import BOTH, Wire
 from ore.routing.router import Router
 from ore.runs import context, counting
 from ore.runs.durable import DurableLog, StoredFollower
+from ore.runs.guard import Guard
 from ore.runs.judge import Judge
 from ore.runs.loop import execute
 from ore.runs.run import Remembered, Run, StopReason
@@ -76,9 +77,10 @@ class Supervisor:
         background: BackgroundLimits = BackgroundLimits(),  # noqa: B008 - frozen
         wire: Wire = BOTH,
         tools: Mapping[str, Tool] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         lease = Lease(new_id("process"), background.lease)
-        self._shared = Shared(router, store, sealer, Judge(), tools or {}, lease, now)
+        self._shared = Shared(router, store, sealer, Judge(), tools or {}, lease, now, guard)
         self._new_id = new_id
         self._run_seconds = run_seconds
         self._background = background

@@ -5,7 +5,7 @@ together with the events of it; calls of tools that run here are left for `ore.r
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -34,6 +34,7 @@ from ore.routing.router import Router
 from ore.routing.rules import Target
 from ore.routing.sampling import Build, Sampling
 from ore.runs.context import opened_reasoning, opens_compaction
+from ore.runs.guard import Guard
 from ore.runs.judge import Judge
 from ore.runs.run import Run
 from ore.runs.shapes import initial_response, model_request, to_stored, wants_cache, warnings
@@ -65,6 +66,7 @@ class Shared(Struct, frozen=True):
     tools: Mapping[str, Tool]
     lease: Lease
     now: Callable[[], int]
+    guard: Guard | None = None
 
 
 def asked(run: Run, target: Target, tools: Hosted, sealer: Sealer) -> ModelRequest:
@@ -187,13 +189,15 @@ async def take_turn(run: Run, shared: Shared, route: Route, tools: Hosted) -> No
     def build(target: Target) -> ModelRequest:
         return asked(run, target, tools, shared.sealer)
 
+    guard = shared.guard if shared.guard and shared.guard.holds(route.name) else None
     async with AsyncExitStack() as stack:
         shorten = run.create.truncation == "auto"
-        deltas = await enter(stack, run, shared, route, build, shorten=shorten)
+        deltas = await enter(stack, run, shared, route, build, shorten=shorten, hidden=guard is not None)
         sift = _Sift(tools, deltas.asked.tool_choice)
         try:
             calls = OneCall(parallel=run.create.parallel_tool_calls)
-            finish = await _write(run, deltas, sift, calls, retrace)
+            said = guard.checked(deltas) if guard else deltas
+            finish = await _write(run, deltas, said, sift, calls, retrace)
         except Diverged:
             raise InternalFault(
                 "The server was restarted while the model was answering, and the model did not take the answer up "
@@ -222,10 +226,13 @@ async def _retrace(run: Run) -> Retrace:
     return await anyio.to_thread.run_sync(Retrace, run.seen, run.progress.first)
 
 
-async def _write(run: Run, deltas: Sampling, sift: "_Sift", calls: OneCall, retrace: Retrace) -> Finish:
+async def _write(
+    run: Run, deltas: Sampling, said: AsyncIterator[Delta], sift: "_Sift", calls: OneCall, retrace: Retrace
+) -> Finish:
+    """Write what may be shown (`said`) of a sampling, up to its end."""
     taker, teller = deltas.target, None
     plain = retrace.over and calls.lets_all and sift.takes_none
-    async for delta in deltas:
+    async for delta in said:
         if deltas.target is not teller:
             teller = deltas.target
             run.progress.target = teller.name

@@ -327,13 +327,15 @@ def _running(supervisor: Supervisor, response_id: str) -> Run | None:
 
 
 def model_object(model: Model) -> JsonObject:
-    """A model as the wire shows it, with ORE's own `capabilities` beside the four standard keys."""
+    """A model as the wire shows it: the four standard keys, and ORE's own, which tell what it can do and takes."""
+    schemas = {"input_schema": model.input_schema, "output_schema": model.output_schema}
     return {
         "id": model.id,
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
         "capabilities": model.capabilities,
+        **{key: schema for key, schema in schemas.items() if schema is not None},
     }
 
 

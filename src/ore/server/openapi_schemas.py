@@ -169,9 +169,15 @@ def _model() -> Schema:
             "created": {"type": "integer", "description": "Seconds since 1970; 0 when unknown."},
             "owned_by": _text(),
             "capabilities": ref("Capabilities"),
+            "input_schema": _published("what the text of the user is to be, of a model that takes data"),
+            "output_schema": _published("what every answer satisfies, of a model that answers with data"),
         },
         *("id", "object", "created", "owned_by", "capabilities"),
     )
+
+
+def _published(what: str) -> Schema:
+    return {"type": "object", "description": f"A JSON Schema: {what}."}
 
 
 def _readiness() -> Schema:

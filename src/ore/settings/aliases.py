@@ -57,6 +57,9 @@ def refuse_wrong_aliases(settings: Settings, where: Where) -> None:
         for target in alias.targets:
             if problem := _target_problem(settings, target):
                 raise StartupError(f"{section}.targets names {to_toml(target)} ({origin}), {problem}")
+        if problem := _labels_problem(alias):
+            key = "classifier" if alias.classifier is not None else "labels"
+            raise StartupError(f"[{section}] {problem} ({where((*parts, key))}).")
         if problem := _weights_problem(alias):
             origin = where((*parts, "weights" if alias.weights is not None else "route"))
             raise StartupError(f"[{section}] {problem} ({origin}).")
@@ -74,6 +77,15 @@ def _weights_problem(alias: AliasSettings) -> str:
     if len(alias.weights) != count:
         return f"needs a weight for each of its {count} targets, and has {len(alias.weights)} of them"
     return ""
+
+
+def _labels_problem(alias: AliasSettings) -> str:
+    labels = alias.labels or {}
+    if (alias.classifier is None) != (not labels):
+        lacks, example = ("classifier", '"MODEL"') if alias.classifier is None else ("labels", '{LABEL = "TARGET"}')
+        return f"has {'labels' if labels else 'a classifier'} and no {lacks}; add {lacks} = {example} to it"
+    foreign = [target for target in labels.values() if target not in alias.targets]
+    return f"has a label for {to_toml(foreign[0])}, which is none of its targets" if foreign else ""
 
 
 def _target_problem(settings: Settings, target: str) -> str:

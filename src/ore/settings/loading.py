@@ -255,6 +255,8 @@ def _parsed(setting: Setting, text: str) -> Any:
                 return json.loads(text)
             words = [part.strip() for part in text.split(",") if part.strip()]
             return words if get_args(setting.kind)[0] is str else [float(word) for word in words]
+        if get_origin(setting.kind) is dict:
+            return json.loads(text)
     except ValueError:
         pass
     return text

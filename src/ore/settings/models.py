@@ -18,6 +18,9 @@ from ore.settings.tree import ModelSettings, Settings
 BUNDLED_MODELS: Final = {"ore-tiny": Path(__file__).parents[1] / "models" / "ore-tiny.gguf"}
 """Models that come with ORE, by name. The first one is served when there is no other."""
 
+CLASSICAL_SUFFIXES: Final = (".skops", ".onnx")
+"""Of files of classical models; all others are a large language model's."""
+
 _HUB: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)", re.ASCII)
 
 
@@ -43,6 +46,11 @@ def model_kind(path: str) -> Literal["bundled", "hub", "file"]:
     return "hub" if hub_reference(path) else "file"
 
 
+def is_classical(path: str) -> bool:
+    """Whether it is a classical model's file."""
+    return Path(path).suffix.lower() in CLASSICAL_SUFFIXES
+
+
 def model_file(settings: Settings, path: str) -> Path:
     """The file that a model's path means on this machine. Hub files lie in `models/ORG/REPO/` of the data folder.
 
@@ -59,7 +67,7 @@ def resolve_models(settings: Settings, model: str | None = None) -> Settings:
     """The settings with the models that a server will serve, and the default among them.
 
     `model` is what the user wrote after `ore serve`: a configured name, `PROVIDER/MODEL`, a bundled model, a file or a
-    hub reference. A file is served under its name without `.gguf`; where that name is configured, only its path is
+    hub reference. A file is served under its name without its ending; where that name is configured, only its path is
     replaced. Without any `[models.NAME]` the bundled model is served, beside providers too, and a bundled model that an
     alias names as a target is served with it. A single configured name is the default. Raises `StartupError` for a name
     that nobody knows.
@@ -75,7 +83,32 @@ def resolve_models(settings: Settings, model: str | None = None) -> Settings:
         wanted = _add(settings, models, wanted, "default_model" if not model else "")
     if not wanted and len(configured) == 1:
         wanted = configured[0]
-    return msgspec.structs.replace(settings, models=models, default_model=wanted)
+    settings = msgspec.structs.replace(settings, models=models, default_model=wanted)
+    refuse_wrong_classifiers(settings)
+    return settings
+
+
+def refuse_wrong_classifiers(settings: Settings) -> None:
+    """Raise `StartupError` where routing or the guard name a model that cannot classify."""
+    guard = settings.guard
+    if guard.model and not guard.refuse_labels:
+        raise StartupError('[guard] has a model and no refuse_labels; add refuse_labels = ["LABEL"] to it.')
+    if guard.refuse_labels and not guard.model:
+        raise StartupError('[guard] has refuse_labels and no model; add model = "NAME" to it.')
+    named = {f"[models.{name}] classifier": alias.classifier for name, alias in settings.aliases.items()}
+    for setting, model in {**named, "[guard] model": guard.model}.items():
+        if model and (problem := _classifying_problem(settings, model)):
+            raise StartupError(f"{setting} is {model}, {problem}.")
+
+
+def _classifying_problem(settings: Settings, name: str) -> str:
+    """Why a model cannot classify, as the end of a sentence; empty when it may."""
+    if name not in settings.models:
+        near = difflib.get_close_matches(name, settings.models, 1)
+        hint = f"did you mean {near[0]}?" if near else 'add that section, with path = "FILE.skops"'
+        return f"which no [models.NAME] with a path defines; {hint}"
+    path = settings.models[name].path
+    return "" if is_classical(path) else "which is no classical model; name one whose path ends in .skops or .onnx"
 
 
 def configured_names(settings: Settings) -> list[str]:
@@ -93,7 +126,7 @@ def _add(settings: Settings, models: dict[str, ModelSettings], wanted: str, sett
     reference = hub_reference(wanted)
     if wanted in BUNDLED_MODELS:
         name, path = wanted, wanted
-    elif not setting and (reference or wanted.lower().endswith(".gguf")):
+    elif not setting and (reference or wanted.lower().endswith((".gguf", *CLASSICAL_SUFFIXES))):
         name = Path(reference.file if reference else wanted).stem
         path = wanted if reference else str(Path(wanted).absolute())
     else:
@@ -109,7 +142,7 @@ def _unknown(settings: Settings, wanted: str, setting: str) -> str:
     other = ", and no provider has" if settings.providers else ""
     if setting:
         return f"{setting} is {wanted}, which no [models.NAME] section defines{other}; {hint}"
-    what = "no path of a .gguf file, no ORG/REPO:FILE.gguf and no PROVIDER/MODEL"
+    what = "no path of a .gguf, .skops or .onnx file, no ORG/REPO:FILE.gguf and no PROVIDER/MODEL"
     return f"The model {wanted} is not configured, and is {what}; {hint}"
 
 

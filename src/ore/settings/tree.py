@@ -154,6 +154,15 @@ class LlamaCppSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, 
     ] = 64
 
 
+class SklearnSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[sklearn]`: for every classical model, a `.skops` or an `.onnx` file."""
+
+    queue: Annotated[
+        int, Meta(ge=1, description="Requests that one model may have open; more are a 429 with Retry-After.")
+    ] = 2048
+    max_rows: Annotated[int, Meta(ge=1, description="Rows of one request, at most; more are a 400.")] = 100_000
+
+
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[cache]`: answers that are given again to the same question."""
 
@@ -174,7 +183,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         str,
         Meta(
             examples=["models/small.gguf"],
-            description="A GGUF file, or `org/repo:file.gguf` on a model hub; `ore-tiny` is the bundled one.",
+            description="A GGUF file, or `org/repo:file.gguf` on a model hub; `ore-tiny` is the bundled one. "
+            "A `.skops` or `.onnx` file is a classical model.",
         ),
     ]
     engine: Annotated[
@@ -310,6 +320,49 @@ class AliasSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     retries: Annotated[
         int, Meta(ge=0, examples=[2], description="Further rounds over the targets when all of them failed.")
     ] = 2
+    classifier: (
+        Annotated[
+            str,
+            Meta(
+                examples=["intents"],
+                description="NAME of a classical model here whose label, of what the user said last, picks the target.",
+            ),
+        ]
+        | None
+    ) = None
+    labels: (
+        Annotated[
+            dict[str, str],
+            Meta(
+                examples=[{"code": "openai/gpt-5-mini"}],
+                description="For `classifier`: labels, and the target that each puts first; others change nothing.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class GuardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[guard]`: a classical text classifier that checks what users say, and what models answer.
+
+    A refused input is a 400 with the code `content_filter`. A refused answer ends `incomplete`, for `content_filter`,
+    and nothing of it is shown: answers are held back until they are checked as a whole, so streams begin later.
+    """
+
+    model: Annotated[str, Meta(description="NAME of the classical model that checks; empty: nothing is checked.")] = ""
+    on: Annotated[
+        Literal["input", "output", "both"],
+        Meta(description="What is checked: what the user says, what the model answers, or both."),
+    ] = "input"
+    refuse_labels: Annotated[tuple[str, ...], Meta(description="Labels of the model that refuse a text.")] = ()
+    threshold: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Refuse when the probabilities of `refuse_labels` reach this together; 0: the label decides.",
+        ),
+    ] = 0.0
 
 
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -409,7 +462,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
+    sklearn: SklearnSettings = field(default_factory=SklearnSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     aliases: dict[str, AliasSettings] = field(default_factory=dict)
     """The `[models.NAME]` that have `targets`. No name is in `models` and here."""
@@ -443,7 +498,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     """The struct that it is a field of: the settings of models and of aliases share a section."""
     key: str
     kind: Any
-    """Its type without annotations: `bool`, `int`, `float`, `str`, a `Literal` or a tuple of one of these."""
+    """Its type without annotations: `bool`, `int`, `float`, `str`, a `Literal`, a tuple of one of these, or
+    `dict[str, str]`."""
     meta: Meta
     default: Any
     """`NODEFAULT` when it must be given, `None` when leaving it out is a choice of its own."""
@@ -471,6 +527,8 @@ class Setting(Struct, frozen=True, kw_only=True):
         """What a right value is, e.g. `an integer from 0 to 65535`."""
         if get_origin(self.kind) is Literal:
             return " or ".join(json.dumps(choice) for choice in get_args(self.kind))
+        if get_origin(self.kind) is dict:
+            return 'a table of strings such as {label = "MODEL"}'
         if get_origin(self.kind) is tuple:
             entry, meta = _without_meta(get_args(self.kind)[0])
             return f"a list of {_PLURALS[entry]}{_range(meta)}"

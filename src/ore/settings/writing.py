@@ -26,7 +26,11 @@ Where = Callable[[Parts], str]
 
 def dotted(parts: Parts) -> str:
     """The key as TOML writes it: `models."qwen2.5".path`."""
-    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else to_toml(part) for part in parts)
+    return ".".join(_key(part) for part in parts)
+
+
+def _key(part: str) -> str:
+    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else to_toml(part)
 
 
 def to_toml(value: Any) -> str:
@@ -37,6 +41,8 @@ def to_toml(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_toml(entry) for entry in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {to_toml(entry)}" for key, entry in value.items()) + "}"
     return str(value)
 
 
@@ -121,8 +127,8 @@ A setting comes from, each over the one before:
 2. the settings file: the one that `--config` names, else the one that the variable `ORE_CONFIG` names, else
    `./ore.toml`, else `ore/config.toml` in the user's configuration folder (`$XDG_CONFIG_HOME` or `~/.config` on Linux,
    `~/Library/Application Support` on macOS, `%APPDATA%` on Windows);
-3. an environment variable, `ORE_SECTION__KEY`; a list is written with commas or as JSON, a switch as `true`, `false`,
-   `1` or `0`;
+3. an environment variable, `ORE_SECTION__KEY`; a list is written with commas or as JSON, a table as JSON, a switch as
+   `true`, `false`, `1` or `0`;
 4. a flag of the command line, such as `--port`.
 
 Providers whose keys are in the environment are there without any setting: see `[providers.NAME]`.
