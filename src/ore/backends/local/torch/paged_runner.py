@@ -60,7 +60,7 @@ class PagedRunner:
             return output.logits[0].float().cpu().numpy()
 
     def _attend(
-        self, module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any
+        self, module: Any, query: Any, key: Any, value: Any, _mask: Any, **options: Any
     ) -> tuple[torch.Tensor, None]:
         """The attention of one layer. `query`, `key` and `value` have the shape (1, heads, tokens, width)."""
         self._calls += 1

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(nn.Module):  # type: ignore[misc]
     """8-bit weights with a scale for each output."""
 
     def __init__(self, linear: nn.Linear) -> None:
