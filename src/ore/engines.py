@@ -13,7 +13,15 @@ from ore.backends.base import Backend
 from ore.backends.local.memory import expected_bytes, machine_bytes
 from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
-from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, model_file, model_kind
+from ore.settings import (
+    EngineSettings,
+    ModelSettings,
+    Settings,
+    code_reference,
+    hub_reference,
+    model_file,
+    model_kind,
+)
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, the part that is done, and all if that is known, while a model is downloaded or loaded."""
@@ -32,11 +40,12 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
 async def _made(
     settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
 ) -> Backend:
-    path = await _fetched(settings, name, model, progress)
+    path = await _fetched(settings, name, model.path, progress)
+    adapter = None if model.adapter is None else await _fetched(settings, name, model.adapter, progress)
     if not path.exists():
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
     engine = chosen(path, model).engine
-    backend = ENGINES[engine].make(Order(name, path, model, settings, progress))
+    backend = ENGINES[engine].make(Order(name, path, model, settings, progress, adapter))
     keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
     resident = Resident(name, backend, engine=engine, needs=expected_bytes(path), keep_alive=keep_alive)
     load = model.load or ("start" if name == settings.default_model else "use")
@@ -59,6 +68,8 @@ class Order(NamedTuple):
     model: ModelSettings
     settings: Settings
     progress: Progress | None
+    adapter: Path | None = None
+    """A folder whose weights are added to the model's."""
 
     def report(self, done: int, total: int) -> None:
         """How far loading is."""
@@ -93,8 +104,28 @@ def _llama_cpp(order: Order) -> Loadable:
     return LocalModel(order.name, options, LlamaCpp(order.name, options, order.report))
 
 
+def _torch(order: Order) -> Loadable:
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.options import TorchOptions
+    from ore.backends.local.torch.engine import torch_engine
+
+    section, code = order.settings.torch, code_reference(order.model.path)
+    options = TorchOptions(
+        **common_options(order, section),
+        function=code.function if code else "",
+        adapter=str(order.adapter or ""),
+        device=section.device,
+        dtype=section.dtype,
+        quantize=section.quantize,
+        kv_cache_mib=section.kv_cache_mib,
+        prefill=section.prefill,
+    )
+    return LocalModel(order.name, options, torch_engine(order.name, options, order.report))
+
+
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
+    "torch": EngineRow(_torch, "torch", "torch"),
 }
 """By the names that settings use."""
 
@@ -118,9 +149,9 @@ def chosen(path: Path, model: ModelSettings) -> Choice:
     return choice
 
 
-def by_file(_: Path) -> str:
+def by_file(path: Path) -> str:
     """The first engine that takes such a file."""
-    return "llama_cpp"
+    return "torch" if path.suffix == ".py" or path.is_dir() else "llama_cpp"
 
 
 def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
@@ -141,16 +172,18 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
-    """The file of a model, brought here from its hub if need be."""
-    path = model_file(settings, model.path)
-    reference = hub_reference(model.path)
+async def _fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
+    """The file or folder of a model or an adapter, brought here from its hub if need be."""
+    path = model_file(settings, wanted)
+    reference = hub_reference(wanted)
     if reference is None:
         return path
-    from ore.backends.local.model_files import fetch_model
+    from ore.backends.local.model_files import fetch_model, fetch_repository
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress(name, done, total or None)
 
+    if not reference.file:
+        return await fetch_repository(reference.repo, path, hub_url=settings.hub_url, progress=report)
     return await fetch_model(reference.repo, reference.file, path, hub_url=settings.hub_url, progress=report)

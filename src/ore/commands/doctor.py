@@ -257,8 +257,10 @@ def _settings(subject: Subject) -> Finding:
 def _model(subject: Subject, name: str) -> Finding:
     path = subject.settings.models[name].path
     file = model_file(subject.settings, path)
-    if file.is_file():
+    if file.suffix == ".gguf" and file.is_file():
         return _gguf(file)
+    if file.exists():
+        return Finding("ok", str(file))
     if model_kind(path) == "hub":
         return Finding("ok", f"{path} will be downloaded at the first start")
     return Finding("fail", f"{file} does not exist", f"correct the path of models.{name}")

@@ -29,6 +29,18 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     top_p: float = DEFAULT_TOP_P
 
 
+class TorchOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[torch]`. `function` is the one in `path` that makes a model of the user's own; empty: `path` is a folder."""
+
+    function: str = ""
+    adapter: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    quantize: str = "none"
+    kv_cache_mib: int = 1024
+    prefill: int = 512
+
+
 class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     """`[llama_cpp]`."""
 

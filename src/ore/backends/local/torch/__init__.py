@@ -1,8 +1,7 @@
 """The PyTorch engine: models of transformers from safetensors, and models of your own.
 
 For a module of your own write a function without arguments that returns an `OwnModel`, and name it in the settings:
-`path = "FILE.py:FUNCTION"` or `path = "PACKAGE.MODULE:FUNCTION"`, with `engine = "torch"`. It runs with your rights, in
-the engine's process.
+`path = "FILE.py:FUNCTION"`. It runs with your rights, in the engine's process.
 """
 
 from ore.backends.local.torch.own_model import OwnModel

@@ -55,9 +55,9 @@ class PagedRunner:
                 input_ids=plan.tokens[None],
                 position_ids=plan.positions[None],
                 use_cache=False,
-                logits_to_keep=plan.last,
+                logits_to_keep=plan.last if len(plan.last) else 1,
             )
-            return output.logits[0].float().cpu().numpy()
+            return output.logits[0, : len(plan.last)].float().cpu().numpy()
 
     def _attend(
         self, module: Any, query: Any, key: Any, value: Any, _mask: Any, **options: Any

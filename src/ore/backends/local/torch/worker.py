@@ -1,6 +1,5 @@
 """The far end of the PyTorch engine: `python -m ore.backends.local.torch.worker` loads a model and serves it."""
 
-import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from ore.backends.local.batching.runner import Runner
 from ore.backends.local.batching.scheduler import BatchingWorker
-from ore.backends.local.batching.vocabulary import from_pieces, from_tokenizer_json
+from ore.backends.local.batching.vocabulary import Vocabulary, from_pieces, from_tokenizer_json
 from ore.backends.local.engine import Facts
 from ore.backends.local.far_end import NearEnd, Place, main
 from ore.backends.local.options import DEFAULT_CONTEXT_CAP
@@ -33,14 +32,14 @@ class Parameters(Place, kw_only=True):
     """The line on stdin: `TorchOptions`, with paths as text."""
 
     path: str
-    own: str = ""
+    function: str = ""
     slots: int = 4
     context: int = 0
     threads: int = 0
     device: str = "auto"
     dtype: str = "auto"
     quantize: str = "none"
-    kv_cache_mib: int = 512
+    kv_cache_mib: int = 1024
     prefill: int = 512
     adapter: str = ""
 
@@ -49,7 +48,7 @@ def serve(parameters: Parameters, near_end: NearEnd) -> None:
     """Load, then work until the process ends."""
     if parameters.threads:
         torch.set_num_threads(parameters.threads)
-    load = _own if parameters.own else _of_transformers
+    load = _own if parameters.function else _of_transformers
     serve_worker(load(parameters, near_end), parameters.socket, parameters.api_key, near_end.ready)
 
 
@@ -73,11 +72,11 @@ def _of_transformers(parameters: Parameters, near_end: NearEnd) -> BatchingWorke
         eos_token=texts.eos_token,
         adds_bos=texts.vocabulary.adds_bos,
     )
-    return _worker(parameters, runner, texts.vocabulary, facts)
+    return _worker(parameters, runner, texts.vocabulary, facts, reuses=True)
 
 
 def _own(parameters: Parameters, _near_end: NearEnd) -> BatchingWorker:
-    own = _made(parameters.path, parameters.own)
+    own = _made(parameters.path, parameters.function)
     source = own.tokenizer_json()
     if source is not None:
         vocabulary = from_tokenizer_json(source, own.end_tokens)
@@ -88,11 +87,14 @@ def _own(parameters: Parameters, _near_end: NearEnd) -> BatchingWorker:
         own.module.eval().to(device)
     context = parameters.context or own.context
     facts = Facts(context=context, chat_template=own.chat_template or PLAIN_TEMPLATE, adds_bos=vocabulary.adds_bos)
-    return _worker(parameters, RecomputeRunner(own.module, context * parameters.slots, device), vocabulary, facts)
+    runner = RecomputeRunner(own.module, context * parameters.slots, device)
+    return _worker(parameters, runner, vocabulary, facts, reuses=False)
 
 
-def _worker(parameters: Parameters, runner: Runner, vocabulary: Any, facts: Facts) -> BatchingWorker:
-    return BatchingWorker(runner, vocabulary, facts, slots=parameters.slots, prefill=parameters.prefill)
+def _worker(
+    parameters: Parameters, runner: Runner, vocabulary: Vocabulary, facts: Facts, *, reuses: bool
+) -> BatchingWorker:
+    return BatchingWorker(runner, vocabulary, facts, slots=parameters.slots, prefill=parameters.prefill, reuses=reuses)
 
 
 def _made(module: str, function: str) -> OwnModel:
@@ -105,12 +107,11 @@ def _made(module: str, function: str) -> OwnModel:
 
 
 def _module(name: str) -> Any:
-    if not name.endswith(".py"):
-        sys.path.insert(0, "")
-        return importlib.import_module(name)
+    """The user's file as a module; what lies beside it can be imported."""
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)
     if spec is None or spec.loader is None or not Path(name).is_file():
         raise StartupError("there is no such Python file")
+    sys.path.insert(0, str(Path(name).parent))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
