@@ -39,10 +39,11 @@ class PagedRunner:
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         block_bytes = 2 * text.num_hidden_layers * BLOCK_TOKENS * heads * width * model.dtype.itemsize
         self.block_count = min(memory // block_bytes, -(-most_tokens // BLOCK_TOKENS))
-        shape = (text.num_hidden_layers, 2, self.block_count, BLOCK_TOKENS, heads, width)
+        shape = (text.num_hidden_layers, 2, self.block_count * heads, BLOCK_TOKENS, width)
         memory_of_all = _zeros(shape, model.dtype, self._device)
         self._layers = [(layer[0], layer[1]) for layer in memory_of_all]
-        self._plan = _Plan([], self._device)
+        self._heads = heads
+        self._plan = _Plan([], heads, self._device)
         self._calls = 0
         AttentionInterface.register(ATTENTION, self._attend)
         self._check_itself(text.num_hidden_layers)
@@ -50,7 +51,7 @@ class PagedRunner:
     def forward(self, slices: Sequence[Slice]) -> Any:
         """As `Runner.forward`."""
         with torch.inference_mode():
-            plan = self._plan = _Plan(slices, self._device)
+            plan = self._plan = _Plan(slices, self._heads, self._device)
             output = self._model(
                 input_ids=plan.tokens[None],
                 position_ids=plan.positions[None],
@@ -65,11 +66,11 @@ class PagedRunner:
         """The attention of one layer. `query`, `key` and `value` have the shape (1, heads, tokens, width)."""
         self._calls += 1
         plan, (keys, values) = self._plan, self._layers[module.layer_idx]
-        keys.view(-1, *keys.shape[2:]).index_copy_(0, plan.places, key[0].transpose(0, 1))
-        values.view(-1, *values.shape[2:]).index_copy_(0, plan.places, value[0].transpose(0, 1))
+        keys.view(-1, keys.shape[-1]).index_copy_(0, plan.places, key[0].flatten(0, 1))
+        values.view(-1, values.shape[-1]).index_copy_(0, plan.places, value[0].flatten(0, 1))
         window = options.get("sliding_window")
         parts = [
-            _attention(query[0, :, part.rows], keys[part.blocks], values[part.blocks], part.mask(window), part, options)
+            _attention(query[0, :, part.rows], part.gather(keys), part.gather(values), part.mask(window), part, options)
             for part in plan.parts
         ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
@@ -93,19 +94,25 @@ class PagedRunner:
 
 
 class _Part:
-    """Slices that are attended at once: `rows` of the tokens, `blocks` with a row for each sequence."""
+    """Slices that are attended at once: `rows` of the tokens; `blocks` has the shape (sequences, heads, blocks)."""
 
     def __init__(self, rows: slice, blocks: Any, past: Any, count: int) -> None:
         self.rows = rows
         self.blocks = blocks
         self.count = count
+        self._flat = blocks.flatten()
         self._past = past
         self._masks: dict[int | None, Any] = {}
+
+    def gather(self, memory: Any) -> Any:
+        """Keys or values in order: (sequences, heads, places, width)."""
+        found = memory.flatten(1).index_select(0, self._flat)
+        return found.view(*self.blocks.shape[:2], -1, memory.shape[-1])
 
     def mask(self, window: int | None) -> Any:
         """Which places each token sees: (sequences, 1, tokens, places)."""
         if window not in self._masks:
-            places = torch.arange(self.blocks.shape[1] * BLOCK_TOKENS, device=self.blocks.device)
+            places = torch.arange(self.blocks.shape[2] * BLOCK_TOKENS, device=self.blocks.device)
             at = self._past[:, None] + torch.arange(self.count, device=places.device)
             seen = places <= at[..., None]
             if window is not None:
@@ -117,16 +124,17 @@ class _Part:
 class _Plan:
     """One forward pass in tensors: what the tokens are, where they lie, who is attended with whom."""
 
-    def __init__(self, slices: Sequence[Slice], device: Any) -> None:
+    def __init__(self, slices: Sequence[Slice], heads: int, device: Any) -> None:
         order = sorted(range(len(slices)), key=lambda i: len(slices[i].tokens) > 1)
         self._device = device
+        self._heads = np.arange(heads)
         counts = [len(slices[i].tokens) for i in order]
         starts = dict(zip(order, np.cumsum([0, *counts]), strict=False))
         positions = [np.arange(slices[i].past, slices[i].past + len(slices[i].tokens)) for i in order]
-        places = [_places(slices[i], at) for i, at in zip(order, positions, strict=True)]
+        places = [self._places(slices[i], at) for i, at in zip(order, positions, strict=True)]
         self.tokens = self._tensor(np.concatenate([np.asarray(slices[i].tokens) for i in order]) if order else [])
         self.positions = self._tensor(np.concatenate(positions) if order else [])
-        self.places = self._tensor(np.concatenate(places) if order else [])
+        self.places = self._tensor(np.concatenate(places, axis=1).reshape(-1) if order else [])
         self.last = self._tensor(
             [starts[i] + len(part.tokens) - 1 for i, part in enumerate(slices) if part.wants_logits]
         )
@@ -142,7 +150,13 @@ class _Plan:
             needed = -(-(part.past + count) // BLOCK_TOKENS)
             row[:needed] = part.blocks[:needed]
         past = self._tensor([part.past for part in slices])
+        blocks = blocks[:, None] * len(self._heads) + self._heads[:, None]
         return _Part(slice(start, start + count * len(slices)), self._tensor(blocks), past, count)
+
+    def _places(self, part: Slice, positions: Any) -> Any:
+        """Where each head of each token goes: (heads, tokens)."""
+        blocks = np.asarray(part.blocks, np.int64)[positions // BLOCK_TOKENS]
+        return (blocks * len(self._heads) + self._heads[:, None]) * BLOCK_TOKENS + positions % BLOCK_TOKENS
 
     def _tensor(self, values: Any) -> Any:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self._device, non_blocking=True)
@@ -155,24 +169,19 @@ def _zeros(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
     return torch.from_numpy(np.zeros(int(np.prod(shape)) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
-def _places(part: Slice, positions: Any) -> Any:
-    blocks = np.asarray(part.blocks, np.int64)
-    return blocks[positions // BLOCK_TOKENS] * BLOCK_TOKENS + positions % BLOCK_TOKENS
-
-
 def _attention(query: Any, keys: Any, values: Any, mask: Any, part: _Part, options: dict[str, Any]) -> Any:
-    """`query` is (heads, sequences * tokens, width), `keys` (sequences, blocks, tokens, heads, width); gives
+    """`query` is (heads, sequences * tokens, width), `keys` (sequences, heads, places, width); gives
     (sequences * tokens, heads, width). Heads that share keys are attended as further tokens of their one head."""
-    sequences, count, heads = len(keys), part.count, keys.shape[3]
-    keys = keys.flatten(1, 2).transpose(1, 2)
-    values = values.flatten(1, 2).transpose(1, 2)
+    sequences, heads = keys.shape[:2]
+    count = part.count
     shared = query.shape[0] // heads
     query = query.view(heads, shared, sequences, count, -1).permute(2, 0, 1, 3, 4)
     query = query.reshape(sequences, heads, shared * count, -1)
     if shared > 1 and count > 1:
         mask = mask.repeat(1, 1, shared, 1)
-    softcap, sinks = options.get("softcap"), options.get("s_aux")
-    if softcap is None and sinks is None:
+    spelled_out = options.get("softcap") is not None or options.get("s_aux") is not None
+    # for a single token the fused kernels of a CPU are three times as slow in bfloat16 (measured)
+    if not spelled_out and (count > 1 or keys.dtype is not torch.bfloat16 or keys.device.type != "cpu"):
         out = scaled_dot_product_attention(query, keys, values, mask, scale=options.get("scaling"))
     else:
         out = _spelled_out(query, keys, values, mask, options, shared)
@@ -181,7 +190,7 @@ def _attention(query: Any, keys: Any, values: Any, mask: Any, part: _Part, optio
 
 
 def _spelled_out(query: Any, keys: Any, values: Any, mask: Any, options: dict[str, Any], shared: int) -> Any:
-    """Attention for models that cap their scores or let them drain into a sink."""
+    """Attention step by step, for models that cap their scores or let them drain into a sink as well."""
     softcap, sinks, scale = options.get("softcap"), options.get("s_aux"), options.get("scaling")
     scores = query @ keys.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if softcap is not None:

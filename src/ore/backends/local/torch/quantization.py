@@ -1,9 +1,12 @@
 """Weights in fewer bits: `quantize` replaces a model's linear layers. Activations stay as they are."""
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
+
+FEW: Final = 16
+"""Rows up to which 8-bit products are faster on a CPU than widening the weights first (measured)."""
 
 
 class Int8Linear(nn.Module):  # type: ignore[misc]
@@ -19,7 +22,7 @@ class Int8Linear(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:
         flat = x.reshape(-1, x.shape[-1])
-        if flat.device.type == "cpu":
+        if flat.device.type == "cpu" and len(flat) <= FEW:
             out = torch._weight_int8pack_mm(flat, self.weight, self.scale)
         else:
             out = (flat @ self.weight.to(flat.dtype).T) * self.scale

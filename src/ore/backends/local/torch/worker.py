@@ -16,6 +16,7 @@ from ore.backends.local.options import DEFAULT_CONTEXT_CAP
 from ore.backends.local.torch.loading import context_of, device_of, load_model, load_texts
 from ore.backends.local.torch.lora import merge_adapter
 from ore.backends.local.torch.own_model import OwnModel
+from ore.backends.local.torch.packing import pack
 from ore.backends.local.torch.paged_runner import PagedRunner
 from ore.backends.local.torch.quantization import quantize
 from ore.backends.local.torch.recompute_runner import RecomputeRunner
@@ -60,6 +61,8 @@ def _of_transformers(parameters: Parameters, near_end: NearEnd) -> BatchingWorke
         merge_adapter(model, Path(parameters.adapter))
     if parameters.quantize == "int8":
         quantize(model)
+    else:
+        pack(model)
     wanted = parameters.context or min(context_of(model.config) or DEFAULT_CONTEXT_CAP, DEFAULT_CONTEXT_CAP)
     runner = PagedRunner(model, parameters.kv_cache_mib * 2**20, wanted * parameters.slots)
     context = min(wanted, runner.block_count * runner.block_tokens)
