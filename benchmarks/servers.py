@@ -37,7 +37,11 @@ class Serving:
 
     def resident_bytes(self) -> dict[str, int]:
         """RSS of the front and of the engine, in bytes, as the kernel counts it."""
-        return {"front": _resident(self.pid), "engine": sum(_resident(pid) for pid in _children(self.pid))}
+        return {"front": resident(self.pid), "engine": sum(resident(pid) for pid in _children(self.pid))}
+
+    def largest_child(self) -> int:
+        """The process with the model."""
+        return max(_children(self.pid), key=resident)
 
 
 def one_model(model: Path, *, slots: int = 4, context: int = 1024) -> str:
@@ -101,6 +105,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Resident memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024

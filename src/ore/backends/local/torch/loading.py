@@ -54,7 +54,7 @@ def load_model(folder: Path, device: str, dtype: str, near_end: NearEnd) -> Any:
     if not any(folder.glob("*.safetensors")):
         raise StartupError("the folder has no .safetensors; pickled weights are never loaded: convert them first")
     where = device_of(device)
-    logging.set_tqdm_hook(_progress_to(near_end))
+    logging.set_tqdm_hook(_progress_to(near_end, sum(file.stat().st_size for file in folder.glob("*.safetensors"))))
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -119,11 +119,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _progress_to(near_end: NearEnd) -> Any:
-    """A hook for transformers' progress bars: they are told, and not drawn."""
+def _progress_to(near_end: NearEnd, size: int) -> Any:
+    """A hook for transformers' progress bars: they are told in bytes of `size`, and not drawn."""
 
     def hook(_factory: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        return _Told(near_end, args[0] if args else options.get("iterable"), options.get("total"))
+        return _Told(near_end, size, args[0] if args else options.get("iterable"), options.get("total"))
 
     return hook
 
@@ -131,8 +131,9 @@ def _progress_to(near_end: NearEnd) -> Any:
 class _Told:
     """As much of a progress bar as transformers uses."""
 
-    def __init__(self, near_end: NearEnd, over: Any, total: int | None) -> None:
+    def __init__(self, near_end: NearEnd, size: int, over: Any, total: int | None) -> None:
         self._near_end = near_end
+        self._size = size
         self._over = over
         self._total = total or (len(over) if hasattr(over, "__len__") else 0)
         self._done = 0
@@ -151,7 +152,7 @@ class _Told:
     def update(self, count: int = 1) -> None:
         self._done += count
         if self._total:
-            self._near_end.progress(self._done, self._total)
+            self._near_end.progress(self._size * self._done // self._total, self._size)
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_args, **_options: None

@@ -1,4 +1,4 @@
-"""The far end of the PyTorch engine: `python -m ore.backends.local.torch.worker` loads a model and serves it."""
+"""What the PyTorch engine's process does: loads a model and serves it. `process` starts it."""
 
 import importlib.util
 import sys
@@ -11,7 +11,7 @@ from ore.backends.local.batching.runner import Runner
 from ore.backends.local.batching.scheduler import BatchingWorker
 from ore.backends.local.batching.vocabulary import Vocabulary, from_pieces, from_tokenizer_json
 from ore.backends.local.engine import Facts
-from ore.backends.local.far_end import NearEnd, Place, main
+from ore.backends.local.far_end import NearEnd, Place
 from ore.backends.local.options import DEFAULT_CONTEXT_CAP
 from ore.backends.local.torch.loading import context_of, device_of, load_model, load_texts
 from ore.backends.local.torch.lora import merge_adapter
@@ -118,7 +118,3 @@ def _module(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-if __name__ == "__main__":
-    main(Parameters, serve)
