@@ -13,10 +13,11 @@ import pytest
 from msgspec import Struct
 
 from backends.local_random_gguf import CONTROL, TEMPLATE, USER_DEFINED, write_random_gguf
+from ore.backends.local.candle import candle
 from ore.backends.local.engine import Engine
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.local_model import LocalModel
-from ore.backends.local.options import LlamaCppOptions
+from ore.backends.local.options import CandleOptions, LlamaCppOptions
 
 CONTEXT: Final = 4096
 THINKING: Final = TEMPLATE.replace(
@@ -62,8 +63,14 @@ def _llama_cpp(folder: Path, wanted: Wanted) -> LocalModel:
     return LocalModel("random", options, LlamaCpp("random", options))
 
 
+def _candle(folder: Path, wanted: Wanted) -> LocalModel:
+    options = CandleOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
+    return LocalModel("random", options, candle("random", options))
+
+
 ROWS: Final = {
     "llama_cpp": EngineRow(package="xllamacpp", make=_llama_cpp),
+    "candle": EngineRow(package="mistralrs", make=_candle, lacks=frozenset({"seeds"})),
 }
 
 

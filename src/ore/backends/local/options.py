@@ -35,3 +35,11 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     batch: int = 128
     gpu_layers: int = -1
     prompt_cache_mib: int = 64
+
+
+class CandleOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[candle]`."""
+
+    isq: str = ""
+    prefix_cache: int = 16
+    paged_attention: bool = True
