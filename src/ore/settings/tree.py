@@ -167,11 +167,11 @@ class CandleSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw
     ] = ""
     prefix_cache: Annotated[
         int,
-        Meta(ge=0, description="Answers whose prefixes are kept for later prompts, of whichever client; 0 keeps none."),
+        Meta(ge=0, description="Answers whose prefixes are kept for later prompts, of all clients; 0 keeps none."),
     ] = 16
     paged_attention: Annotated[
         bool,
-        Meta(description="Keep the cache in pages, where the device can: CUDA and Metal. Nothing changes on a CPU."),
+        Meta(description="Keep the cache in pages on CUDA and Metal; a CPU has none."),
     ] = True
 
 

@@ -31,7 +31,7 @@ from ore.backends.base import JsonObject
 from ore.backends.local.engine import End, EndReason, Facts, Generation, Piece
 from ore.backends.local.far_end import NearEnd, Place, main
 from ore.backends.local.faults import failed, refused
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP, ONE_THREAD_BYTES
 from ore.backends.local.stop_texts import StopTexts
 from ore.backends.local.vocabulary import Vocabulary, read_vocabulary
 from ore.backends.local.worker_server import serve_worker
@@ -42,9 +42,6 @@ _TEMPLATE: Final = "{{ messages[0]['content'] }}{# <|channel> <channel|> #}"
 
 _PAUSE: Final = 0.005
 """Seconds that a step waits for the threads, at most: nobody is heard meanwhile."""
-
-_SPARE_SEQUENCES: Final = 2
-"""Times as many as slots: one that was cancelled while its prompt is read ends with its first token only."""
 
 _EVERY_TOKEN: Final = 2**31 - 1
 """For `top_k`: the runner's own default may be that of the model's generation_config.json."""
@@ -76,12 +73,13 @@ def serve(parameters: Parameters, near_end: NearEnd) -> None:
 
 def load(parameters: Parameters) -> Any:
     """The `mistralrs.Runner` of a model. Raises `StartupError`."""
-    if parameters.threads:
-        os.environ["RAYON_NUM_THREADS"] = str(parameters.threads)
+    path = Path(parameters.path)
+    if threads := parameters.threads or int(path.stat().st_size < ONE_THREAD_BYTES and path.is_file()):
+        os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("RUST_LOG", "warn")
     from mistralrs import Runner, Which
 
-    path = Path(parameters.path)
     which = (
         Which.Plain(model_id=str(path))
         if path.is_dir()
@@ -93,7 +91,7 @@ def load(parameters: Parameters) -> Any:
         try:
             return Runner(
                 which=which,
-                max_seqs=parameters.slots * _SPARE_SEQUENCES,
+                max_seqs=parameters.slots,
                 prefix_cache_n=parameters.prefix_cache,
                 no_paged_attn=not parameters.paged_attention,
                 token_source="none",  # noqa: S106 - the word for: nothing is fetched
@@ -150,8 +148,8 @@ class CandleWorker:
         for quoted in _QUOTED.findall(generation.grammar):
             if quoted and (found := self._special.search(_unescaped(quoted))):
                 raise InvalidRequest(
-                    f"The schema or grammar contains {found[0]!r}, a control token of this model, which it cannot write "
-                    "as text. Choose another text.",
+                    f"The schema or grammar contains {found[0]!r}, a control token of this model, which it cannot "
+                    "write as text. Choose another text.",
                     param="tools" if "\ncall" in generation.grammar else "text.format",
                 )
 
