@@ -99,6 +99,8 @@ async def _first_token(port: int, body: dict[str, object]) -> float:
     while b"response.output_text.delta" not in raw and (data := await reader.read(1 << 16)):
         raw += data
     took = time.perf_counter() - begun
+    if b"response.output_text.delta" not in raw:
+        raise RuntimeError(f"no text in the stream: {raw[-300:]!r}")
     while await reader.read(1 << 16):
         pass
     writer.close()
@@ -108,7 +110,7 @@ async def _first_token(port: int, body: dict[str, object]) -> float:
 @contextmanager
 def _ore(model: Path, folder: Path, ask: Any, slots: int) -> Iterator[Any]:
     config = (
-        f"[torch]\nslots = {slots}\ncontext = 1024\nthreads = {ask.threads}\ndtype = 'bfloat16'\n"
+        f"[torch]\nslots = {slots}\ncontext = 2048\nthreads = {ask.threads}\ndtype = 'bfloat16'\n"
         f"[models.bench]\npath = '{model}'\nengine = 'torch'\n"
     )
     with Serving(folder, config) as server:

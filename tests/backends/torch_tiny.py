@@ -1,11 +1,12 @@
 """Makes tiny models with random weights, as folders that model hubs would have."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 SPECIAL = ["<|end|>", "<|start|>", "<tool_call>", "</tool_call>", "<think>", "</think>"]
@@ -29,16 +30,17 @@ SHAPE = {
 }
 
 
-def tokenizer() -> Tokenizer:
-    """Byte-level BPE with the markers of a chat template."""
+def tokenizer(special: Sequence[str] = SPECIAL, plain: Sequence[str] = ()) -> Tokenizer:
+    """Byte-level BPE with the markers of a chat template; `plain` ones are tokens that count as text."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=alphabet, special_tokens=SPECIAL, show_progress=False
+        vocab_size=400, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
     )
     made.train_from_iterator(["the quick brown fox says hello to the world and to the weather tool"] * 9, trainer)
+    made.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in plain])
     return made
 
 
@@ -49,10 +51,12 @@ def model(kind: str = "llama", **config: Any) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **whole)).eval()
 
 
-def save(folder: Path, made: Any) -> Path:
+def save(
+    folder: Path, made: Any, words: Tokenizer | None = None, template: str = TEMPLATE, end: str = "<|end|>"
+) -> Path:
     """Weights, tokenizer and template."""
     made.save_pretrained(folder)
-    tokenizer().save(str(folder / "tokenizer.json"))
-    config = {"eos_token": "<|end|>", "chat_template": TEMPLATE}
+    (words or tokenizer()).save(str(folder / "tokenizer.json"))
+    config = {"eos_token": end, "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder

@@ -176,6 +176,27 @@ class TorchSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_
     ] = 512
 
 
+Isq = Literal["", "Q2K", "Q3K", "Q4_0", "Q4_1", "Q4K", "Q5_0", "Q5_1", "Q5K", "Q6K", "Q8_0", "HQQ4", "HQQ8"]
+"""Quantisations that Candle makes while it loads."""
+
+
+class CandleSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[candle]`: defaults for every model that Candle runs; `[models.NAME]` overrides those it also has."""
+
+    isq: Annotated[
+        Isq,
+        Meta(examples=["Q4K"], description="Quantise the weights to this while they are loaded; empty: as they are."),
+    ] = ""
+    prefix_cache: Annotated[
+        int,
+        Meta(ge=0, description="Answers whose prefixes are kept for later prompts, of all clients; 0 keeps none."),
+    ] = 16
+    paged_attention: Annotated[
+        bool,
+        Meta(description="Keep the cache in pages on CUDA and Metal; a CPU has none."),
+    ] = True
+
+
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[cache]`: answers that are given again to the same question."""
 
@@ -424,6 +445,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
     torch: TorchSettings = field(default_factory=TorchSettings)
+    candle: CandleSettings = field(default_factory=CandleSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     aliases: dict[str, AliasSettings] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ore.backends.local.far_end import NearEnd, Place, main
 from ore.backends.local.gguf_header import NotGguf, read_header
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP, ONE_THREAD_BYTES
 from ore.errors import StartupError
 
 SPARE_HTTP_THREADS: Final = 32
@@ -18,10 +18,6 @@ SPARE_HTTP_THREADS: Final = 32
 
 WARNINGS: Final = 2
 """llama.cpp's log level: it would tell of every request otherwise."""
-
-ONE_THREAD_BYTES: Final = 32 * 1024 * 1024
-"""A smaller file is decoded by one thread, unless a number was asked for: its layers are so short that threads spend
-their time waiting for each other, and on a busy machine a token takes 200 ms instead of 0.2 (measured)."""
 
 
 class Parameters(Place, kw_only=True):
