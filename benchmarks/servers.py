@@ -37,7 +37,11 @@ class Serving:
 
     def resident_bytes(self) -> dict[str, int]:
         """RSS of the front and of the engine, in bytes, as the kernel counts it."""
-        return {"front": _resident(self.pid), "engine": sum(_resident(pid) for pid in _children(self.pid))}
+        return {"front": resident(self.pid), "engine": sum(resident(pid) for pid in children(self.pid))}
+
+    def largest_child(self) -> int:
+        """The process with the model."""
+        return max(children(self.pid), key=resident)
 
 
 def one_model(model: Path, *, slots: int = 4, context: int = 1024) -> str:
@@ -93,14 +97,16 @@ def cpu_seconds(pid: int) -> float:
     """Processor time of a process and its children so far, as the kernel counts it."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return own + sum(cpu_seconds(child) for child in _children(pid))
+    return own + sum(cpu_seconds(child) for child in children(pid))
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Its child processes."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Resident memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024

@@ -13,7 +13,16 @@ from ore.backends.base import Backend
 from ore.backends.local.memory import expected_bytes, machine_bytes
 from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
-from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, is_classical, model_file, model_kind
+from ore.settings import (
+    EngineSettings,
+    ModelSettings,
+    Settings,
+    code_reference,
+    hub_reference,
+    is_classical,
+    model_file,
+    model_kind,
+)
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, the part that is done, and all if that is known, while a model is downloaded or loaded."""
@@ -33,12 +42,13 @@ async def _made(
     settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
 ) -> Backend:
     path = await _fetched(settings, name, model.path, progress)
+    adapter = None if model.adapter is None else await _fetched(settings, name, model.adapter, progress)
     if not path.exists():
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
     projector = await _fetched(settings, name, model.projector, progress) if model.projector else None
     engine = chosen(path, model).engine
     row = ENGINES[engine]
-    backend = row.make(Order(name, path, model, settings, progress, projector))
+    backend = row.make(Order(name, path, model, settings, progress, projector, adapter))
     if row.stays:
         return backend
     keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
@@ -64,6 +74,8 @@ class Order(NamedTuple):
     settings: Settings
     progress: Progress | None
     projector: Path | None = None
+    adapter: Path | None = None
+    """A folder whose weights are added to the model's."""
 
     def report(self, done: int, total: int) -> None:
         """How far loading is."""
@@ -138,9 +150,45 @@ def _sklearn(order: Order) -> Loadable:
     return Classical(order.name, ClassicalOptions(path=order.path, queue=section.queue, max_rows=section.max_rows))
 
 
+def _torch(order: Order) -> Loadable:
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.options import TorchOptions
+    from ore.backends.local.torch.engine import torch_engine
+
+    section, code = order.settings.torch, code_reference(order.model.path)
+    options = TorchOptions(
+        **common_options(order, section),
+        function=code.function if code else "",
+        adapter=str(order.adapter or ""),
+        device=section.device,
+        dtype=section.dtype,
+        quantize=section.quantize,
+        kv_cache_mib=section.kv_cache_mib,
+        prefill=section.prefill,
+    )
+    return LocalModel(order.name, options, torch_engine(order.name, options, order.report))
+
+
+def _candle(order: Order) -> Loadable:
+    from ore.backends.local.candle import candle
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.options import CandleOptions
+
+    section = order.settings.candle
+    options = CandleOptions(
+        **common_options(order, section),
+        isq=section.isq,
+        prefix_cache=section.prefix_cache,
+        paged_attention=section.paged_attention,
+    )
+    return LocalModel(order.name, options, candle(order.name, options, order.report))
+
+
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
     "sklearn": EngineRow(_sklearn, "sklearn", extra="sklearn", stays=True),
+    "torch": EngineRow(_torch, "torch", "torch"),
+    "candle": EngineRow(_candle, "mistralrs", "candle"),
 }
 """By the names that settings use."""
 
@@ -166,7 +214,9 @@ def chosen(path: Path, model: ModelSettings) -> Choice:
 
 def by_file(path: Path) -> str:
     """The first engine that takes such a file."""
-    return "sklearn" if is_classical(str(path)) else "llama_cpp"
+    if is_classical(str(path)):
+        return "sklearn"
+    return "torch" if path.suffix == ".py" or path.is_dir() else "llama_cpp"
 
 
 def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
@@ -187,16 +237,18 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, place: str, progress: Progress | None) -> Path:
-    """A file of a model, brought here from its hub if need be."""
-    path = model_file(settings, place)
-    reference = hub_reference(place)
+async def _fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
+    """The file or folder of a model or an adapter, brought here from its hub if need be."""
+    path = model_file(settings, wanted)
+    reference = hub_reference(wanted)
     if reference is None:
         return path
-    from ore.backends.local.model_files import fetch_model
+    from ore.backends.local.model_files import fetch_model, fetch_repository
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress(name, done, total or None)
 
+    if not reference.file:
+        return await fetch_repository(reference.repo, path, hub_url=settings.hub_url, progress=report)
     return await fetch_model(reference.repo, reference.file, path, hub_url=settings.hub_url, progress=report)

@@ -268,6 +268,16 @@ REFUSED: list[tuple[Any, str]] = [
 ]
 
 
+def test_second_sixty_is_no_time() -> None:
+    """It is one at the end of a UTC day only, which a grammar cannot tell; constants are left as they are."""
+    for kind, begun in (("time", ""), ("date-time", "2024-02-29T")):
+        form = {"type": "json_schema", "name": "n", "strict": True, "schema": {"type": "string", "format": kind}}
+        assert accepts(grammar(text_format=form), f'"{begun}23:59:59.5Z"')
+        assert not accepts(grammar(text_format=form), f'"{begun}23:59:60Z"')
+    told = {"type": "json_schema", "name": "n", "strict": True, "schema": {"const": {"format": "time"}}}
+    assert accepts(grammar(text_format=told), '{"format": "time"}')
+
+
 @pytest.mark.parametrize(("schema", "word"), REFUSED, ids=str)
 def test_what_cannot_be_held_is_refused_by_name(schema: Any, word: str) -> None:
     assert word in check_schema(schema).problem

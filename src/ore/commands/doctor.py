@@ -265,8 +265,12 @@ def _settings(subject: Subject) -> Finding:
 def _model(subject: Subject, name: str) -> Finding:
     path = subject.settings.models[name].path
     file = model_file(subject.settings, path)
-    if file.is_file():
-        return _classical(file) if is_classical(path) else _gguf(file)
+    if file.is_file() and is_classical(path):
+        return _classical(file)
+    if file.suffix == ".gguf" and file.is_file():
+        return _gguf(file)
+    if file.exists():
+        return Finding("ok", str(file))
     if model_kind(path) == "hub":
         return Finding("ok", f"{path} will be downloaded at the first start")
     return Finding("fail", f"{file} does not exist", f"correct the path of models.{name}")

@@ -18,6 +18,7 @@ from ore.settings.loading import LoadedSettings, Origin, load
 from ore.settings.models import (
     BUNDLED_MODELS,
     HubReference,
+    code_reference,
     configured_names,
     hub_reference,
     is_classical,
@@ -65,6 +66,7 @@ __all__ = [
     "Setting",
     "Settings",
     "SklearnSettings",
+    "code_reference",
     "configured_names",
     "effective",
     "find_config",

@@ -163,6 +163,49 @@ class SklearnSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_rows: Annotated[int, Meta(ge=1, description="Rows of one request, at most; more are a 400.")] = 100_000
 
 
+class TorchSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[torch]`: defaults for every model that PyTorch runs; `[models.NAME]` overrides those it also has."""
+
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Meta(description="Where it computes; `auto` takes the first accelerator that is there."),
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(description="Precision of weights; `auto`: the file's own, on a CPU bfloat16 if it computes with that."),
+    ] = "auto"
+    quantize: Annotated[
+        Literal["none", "int8"], Meta(description="Round the weights of linear layers to 8 bits while loading.")
+    ] = "none"
+    kv_cache_mib: Annotated[
+        int, Meta(ge=1, description="Memory for keys and values of all requests and cached prompts, in MiB, at most.")
+    ] = 1024
+    prefill: Annotated[
+        int, Meta(ge=16, description="Tokens of prompts per step, at most; it takes fewer where a step gets slow.")
+    ] = 512
+
+
+Isq = Literal["", "Q2K", "Q3K", "Q4_0", "Q4_1", "Q4K", "Q5_0", "Q5_1", "Q5K", "Q6K", "Q8_0", "HQQ4", "HQQ8"]
+"""Quantisations that Candle makes while it loads."""
+
+
+class CandleSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[candle]`: defaults for every model that Candle runs; `[models.NAME]` overrides those it also has."""
+
+    isq: Annotated[
+        Isq,
+        Meta(examples=["Q4K"], description="Quantise the weights to this while they are loaded; empty: as they are."),
+    ] = ""
+    prefix_cache: Annotated[
+        int,
+        Meta(ge=0, description="Answers whose prefixes are kept for later prompts, of all clients; 0 keeps none."),
+    ] = 16
+    paged_attention: Annotated[
+        bool,
+        Meta(description="Keep the cache in pages on CUDA and Metal; a CPU has none."),
+    ] = True
+
+
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[cache]`: answers that are given again to the same question."""
 
@@ -183,10 +226,21 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         str,
         Meta(
             examples=["models/small.gguf"],
-            description="A GGUF file, or `org/repo:file.gguf` on a model hub; `ore-tiny` is the bundled one. "
-            "A `.skops` or `.onnx` file is a classical model.",
+            description="A GGUF file, or `org/repo:file.gguf` on a model hub; a folder with safetensors, or "
+            "`hub:org/repo`; `FILE.py:FUNCTION` for a model of your own; a `.skops` or `.onnx` file is a classical "
+            "model; `ore-tiny` is the bundled one.",
         ),
     ]
+    adapter: (
+        Annotated[
+            str,
+            Meta(
+                examples=["adapters/support"],
+                description="A LoRA adapter for a model of PyTorch, merged into it: a folder or `hub:org/repo`.",
+            ),
+        ]
+        | None
+    ) = None
     engine: Annotated[
         EngineName,
         Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
@@ -454,14 +508,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     default_model: Annotated[
         str, Meta(description="The model of requests that name none; empty takes the only one, or refuses those.")
     ] = ""
-    hub_url: Annotated[str, Meta(description="Where `org/repo:file.gguf` models are downloaded from.")] = (
-        "https://huggingface.co"
-    )
+    hub_url: Annotated[str, Meta(description="Where models of a hub are downloaded from.")] = "https://huggingface.co"
     server: ServerSettings = field(default_factory=ServerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
+    torch: TorchSettings = field(default_factory=TorchSettings)
+    candle: CandleSettings = field(default_factory=CandleSettings)
     sklearn: SklearnSettings = field(default_factory=SklearnSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)

@@ -52,6 +52,10 @@ _ONE: Final = frozenset({"items", "additionalProperties"} | UNENFORCED - {"depen
 _MANY: Final = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
 _NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 
+_VALUES: Final = frozenset({"enum", "const", "default", "examples"})
+_TIMES: Final = ("time", "date-time")
+_NO_LEAP_SECOND: Final = "^[^:]*:[^:]*:[0-5]"
+
 _CLOSABLE: Final = frozenset({"items", "prefixItems", "additionalProperties"})
 _COMBINING: Final = frozenset(
     {"$ref", "anyOf", "oneOf", "patternProperties", "minProperties", "maxProperties"} | UNENFORCED
@@ -116,9 +120,21 @@ def _judge(schema: Schema, *, lenient: bool) -> Verdict:
 
 def _compile(body: JsonObject, *, lenient: bool) -> Verdict:
     options = LAYOUT | ({"lenient": True} if lenient else {})
-    text = msgspec.json.encode({**body, "x-guidance": options}).decode()
+    text = msgspec.json.encode({**_timely(body), "x-guidance": options}).decode()
     problem = compile_problem(f"%llguidance {{}}\nstart: %json {text}\n")
     return Verdict(problem, "" if problem else text)
+
+
+def _timely(node: Any) -> Any:
+    """The schema without second 60, which llguidance always allows, and which is valid at the end of a UTC day only."""
+    if isinstance(node, list):
+        return [_timely(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    held = {keyword: value if keyword in _VALUES else _timely(value) for keyword, value in node.items()}
+    if node.get("format") in _TIMES and "pattern" not in node:
+        held["pattern"] = _NO_LEAP_SECOND
+    return held
 
 
 def _is_joined(node: Any) -> bool:

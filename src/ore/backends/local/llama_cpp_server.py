@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ore.backends.local.far_end import NearEnd, Place, main
 from ore.backends.local.gguf_header import MEAN, GgufHeader, NotGguf, read_header
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP, EMBEDDING_CONTEXT_CAP
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP, EMBEDDING_CONTEXT_CAP, ONE_THREAD_BYTES
 from ore.errors import StartupError
 
 SPARE_HTTP_THREADS: Final = 32
@@ -19,10 +19,6 @@ SPARE_HTTP_THREADS: Final = 32
 
 WARNINGS: Final = 2
 """llama.cpp's log level: it would tell of every request otherwise."""
-
-ONE_THREAD_BYTES: Final = 32 * 1024 * 1024
-"""A smaller file is decoded by one thread, unless a number was asked for: its layers are so short that threads spend
-their time waiting for each other, and on a busy machine a token takes 200 ms instead of 0.2 (measured)."""
 
 
 IMAGE_BATCH: Final = 512
