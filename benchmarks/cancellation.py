@@ -11,7 +11,6 @@ has to be answered. Exits with 1 where a slot was lost or a stream ended otherwi
 """
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -230,7 +229,7 @@ async def _until_answered(client: Client, found: Found) -> None:
                 if answer.status == 200 and told["status"] in ("completed", "incomplete"):
                     return
                 if answer.status != 503 or "Retry-After" not in answer.headers:
-                    found.wrong.append(f"{answer.status}: {json.dumps(told)[:200]}")
+                    found.wrong.append(f"{answer.status}: {told.get('error') or told}"[:300])
             await asyncio.sleep(0.02)
 
 
