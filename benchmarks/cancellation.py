@@ -10,6 +10,8 @@ killed in the middle of a stream, again and again: the stream has to end with on
 has to be answered. Exits with 1 where a slot was lost or a stream ended otherwise.
 """
 
+# ruff: noqa: ASYNC110 -- polls, as clients do
+
 import asyncio
 import os
 import random

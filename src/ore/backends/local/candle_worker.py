@@ -11,6 +11,9 @@ What the wheel cannot do, found by trying (0.9.5):
 - Control tokens do not show in the text, unless the template looks like that of Gemma 4, whose channel markers are then
   taken out. Ours (`_TEMPLATE`) mentions them in a comment.
 - A text in a grammar that is a control token cannot be enforced: refused before a token is sampled.
+- Sequences of one length are decoded together, and where their caches have grown differently the runner panics. The
+  process ends then and is brought back; with one slot, which is the default, it does not happen.
+- Reading a prompt cannot be interrupted: who leaves meanwhile frees the runner at the first token.
 - There is no seed per request, and prefixes are shared between all owners.
 """
 

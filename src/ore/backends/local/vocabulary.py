@@ -41,8 +41,9 @@ _MESSAGE_END: Final = "<|end|>"
 
 
 class Vocabulary(Struct, frozen=True, kw_only=True):
-    """`special` are the tokens that stand for themselves in a prompt, and that grammars have to name; of them, `control`
-    are not text. llguidance takes every added token in angle brackets for such a one, whatever its file says."""
+    """`special` are the tokens that stand for themselves in a prompt, and that grammars have to name; `control` are
+    those of them that are not text. llguidance takes every added token in angle brackets for a special one, whatever
+    its file says."""
 
     special: frozenset[str] = frozenset()
     control: frozenset[str] = frozenset()
