@@ -268,17 +268,17 @@ async def test_leaving_frees_the_slot(model: LocalModel, text: str) -> None:
 
 async def test_a_killed_engine_fails_its_streams_and_comes_back(engine: str, model: LocalModel, tmp_path: Path) -> None:
     """Within a second the streams end as failed; the next request works; another model is not touched."""
-    async with running(engine, tmp_path, Wanted(slots=2)) as doomed, doomed.stream(endless()) as deltas:
-        await first_text(aiter(deltas))
-        assert doomed.engine.pid is not None
-        async with model.stream(endless()) as bystander:
-            await first_text(aiter(bystander))
+    async with running(engine, tmp_path, Wanted(slots=1)) as doomed, model.stream(endless()) as bystander:
+        await first_text(aiter(bystander))
+        async with doomed.stream(endless()) as deltas:
+            await first_text(aiter(deltas))
+            assert doomed.engine.pid is not None
             os.kill(doomed.engine.pid, signal.SIGKILL)
             with pytest.raises(ModelFailed):
                 async with asyncio.timeout(1):
                     async for _ in deltas:
                         pass
-            await first_text(aiter(bystander))
+        await first_text(aiter(bystander))
         assert await doomed.engine.back(30)
         assert finish_of(await run(doomed, ask(max_output_tokens=2))).usage.output_tokens
         assert doomed.engine.restarts == 1
