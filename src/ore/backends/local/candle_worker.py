@@ -203,6 +203,7 @@ class _Sampling:
         self._generation = generation
         self._stops = StopTexts(generation.stop)
         self._entries: list[JsonObject] = []
+        self._hidden: list[str] = []
         self._given = 0
         self._tokens = 0
         self.cancelled = False
@@ -238,12 +239,18 @@ class _Sampling:
         if entry is not None:
             self._tokens += 1
             token = bytes(entry.bytes or b"").decode("utf-8", "replace")
-            if text.endswith(token) and self._worker.hides(token, self._generation):
-                text = text.removesuffix(token)
+            if self._worker.hides(token, self._generation):
+                self._hidden.append(token)
             elif self._generation.alternatives is not None:
                 self._entries.append(_entry(entry, self._generation.alternatives))
-        if text:
+        if text := self._shown(text):
             self._give(self._stops.feed(text, len(self._entries)))
+
+    def _shown(self, text: str) -> str:
+        """Without the tokens that are to be hidden. After half a character, text comes later than its token."""
+        while self._hidden and self._hidden[0] in text:
+            text = text.replace(self._hidden.pop(0), "", 1)
+        return text
 
     def _give(self, held: list[tuple[str, int]]) -> None:
         """Bring texts that are certain, with the entries of their tokens."""
