@@ -40,6 +40,7 @@ def test_a_folder_tells_them_too(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
     told = read_vocabulary(tmp_path)
     assert (told.control, told.bos_token, told.eos_token) == ({"<|im_end|>"}, "", "<|im_end|>")
+    assert told.special == {"<|im_end|>", "<think>"}
     assert told.chat_template == "T"
     named = [{"name": "tool_use", "template": "A"}, {"name": "default", "template": "B"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))

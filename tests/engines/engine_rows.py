@@ -65,7 +65,8 @@ def _llama_cpp(folder: Path, wanted: Wanted) -> LocalModel:
 
 
 def _candle(folder: Path, wanted: Wanted) -> LocalModel:
-    options = CandleOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
+    """One slot, whatever is wanted: see `candle_worker`."""
+    options = CandleOptions(path=_gguf(folder, wanted), slots=1, queue=wanted.queue)
     return LocalModel("random", options, candle("random", options))
 
 

@@ -213,8 +213,8 @@ async def test_penalties_are_taken(model: LocalModel, penalty: dict[str, float])
 
 
 async def test_many_at_once_all_get_theirs(model: LocalModel) -> None:
-    """Twelve on four slots, each its own answer."""
-    answers = [f"answer {number}" for number in range(12)]
+    """As many as slots and queue take, each its own answer."""
+    answers = [f"answer {number}" for number in range(model.options.slots + model.options.queue)]
     asked = (run(model, ask(text_format=constant(answer), max_output_tokens=40)) for answer in answers)
     assert [json.loads(text_of(deltas)) for deltas in await asyncio.gather(*asked)] == answers
 
@@ -222,7 +222,7 @@ async def test_many_at_once_all_get_theirs(model: LocalModel) -> None:
 async def test_a_full_queue_is_a_429_on_entering(model: LocalModel) -> None:
     """Slots and queue together, and no more."""
     async with contextlib.AsyncExitStack() as held:
-        for _ in range(12):
+        for _ in range(model.options.slots + model.options.queue):
             await held.enter_async_context(model.stream(ask()))
         with pytest.raises(TooManyRequests):
             await held.enter_async_context(model.stream(ask()))
@@ -238,7 +238,7 @@ async def test_owners_take_turns(model: LocalModel) -> None:
         ended.append(owner)
 
     async with contextlib.AsyncExitStack() as held:
-        for _ in range(4):
+        for _ in range(model.options.slots):
             await first_text(aiter(await held.enter_async_context(model.stream(endless(owner="greedy")))))
         owners = [*["greedy"] * 6, "modest"]
         waiting = [asyncio.create_task(one(owner)) for owner in owners]
@@ -268,17 +268,17 @@ async def test_leaving_frees_the_slot(model: LocalModel, text: str) -> None:
 
 async def test_a_killed_engine_fails_its_streams_and_comes_back(engine: str, model: LocalModel, tmp_path: Path) -> None:
     """Within a second the streams end as failed; the next request works; another model is not touched."""
-    async with running(engine, tmp_path, Wanted(slots=2)) as doomed, doomed.stream(endless()) as deltas:
-        await first_text(aiter(deltas))
-        assert doomed.engine.pid is not None
-        async with model.stream(endless()) as bystander:
-            await first_text(aiter(bystander))
+    async with running(engine, tmp_path, Wanted(slots=1)) as doomed, model.stream(endless()) as bystander:
+        await first_text(aiter(bystander))
+        async with doomed.stream(endless()) as deltas:
+            await first_text(aiter(deltas))
+            assert doomed.engine.pid is not None
             os.kill(doomed.engine.pid, signal.SIGKILL)
             with pytest.raises(ModelFailed):
                 async with asyncio.timeout(1):
                     async for _ in deltas:
                         pass
-            await first_text(aiter(bystander))
+        await first_text(aiter(bystander))
         assert await doomed.engine.back(30)
         assert finish_of(await run(doomed, ask(max_output_tokens=2))).usage.output_tokens
         assert doomed.engine.restarts == 1

@@ -192,6 +192,12 @@ Isq = Literal["", "Q2K", "Q3K", "Q4_0", "Q4_1", "Q4K", "Q5_0", "Q5_1", "Q5K", "Q
 class CandleSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[candle]`: defaults for every model that Candle runs; `[models.NAME]` overrides those it also has."""
 
+    slots: Annotated[
+        int,
+        Meta(
+            ge=1, le=256, description="Requests that one model decodes at the same time; several at times crash 0.9.5."
+        ),
+    ] = 1
     isq: Annotated[
         Isq,
         Meta(examples=["Q4K"], description="Quantise the weights to this while they are loaded; empty: as they are."),

@@ -11,6 +11,9 @@ What the wheel cannot do, found by trying (0.9.5):
 - Control tokens do not show in the text, unless the template looks like that of Gemma 4, whose channel markers are then
   taken out. Ours (`_TEMPLATE`) mentions them in a comment.
 - A text in a grammar that is a control token cannot be enforced: refused before a token is sampled.
+- Sequences of one length are decoded together, and where their caches have grown differently the runner panics. The
+  process ends then and is brought back; with one slot, which is the default, it does not happen.
+- Reading a prompt cannot be interrupted: who leaves meanwhile frees the runner at the first token.
 - There is no seed per request, and prefixes are shared between all owners.
 """
 
@@ -200,6 +203,7 @@ class _Sampling:
         self._generation = generation
         self._stops = StopTexts(generation.stop)
         self._entries: list[JsonObject] = []
+        self._hidden: list[str] = []
         self._given = 0
         self._tokens = 0
         self.cancelled = False
@@ -235,12 +239,18 @@ class _Sampling:
         if entry is not None:
             self._tokens += 1
             token = bytes(entry.bytes or b"").decode("utf-8", "replace")
-            if text.endswith(token) and self._worker.hides(token, self._generation):
-                text = text.removesuffix(token)
+            if self._worker.hides(token, self._generation):
+                self._hidden.append(token)
             elif self._generation.alternatives is not None:
                 self._entries.append(_entry(entry, self._generation.alternatives))
-        if text:
+        if text := self._shown(text):
             self._give(self._stops.feed(text, len(self._entries)))
+
+    def _shown(self, text: str) -> str:
+        """Without the tokens that are to be hidden. After half a character, text comes later than its token."""
+        while self._hidden and self._hidden[0] in text:
+            text = text.replace(self._hidden.pop(0), "", 1)
+        return text
 
     def _give(self, held: list[tuple[str, int]]) -> None:
         """Bring texts that are certain, with the entries of their tokens."""

@@ -64,6 +64,7 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
 class CandleOptions(EngineOptions, frozen=True, kw_only=True):
     """`[candle]`."""
 
+    slots: int = 1
     isq: str = ""
     prefix_cache: int = 16
     paged_attention: bool = True

@@ -3,6 +3,7 @@
 Reads a GGUF file, or a folder as model hubs have them. It refuses to tokenize.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,9 @@ _MESSAGE_END: Final = "<|end|>"
 
 
 class Vocabulary(Struct, frozen=True, kw_only=True):
-    """`special` are the tokens that a tokenizer finds as they stand; of them, `control` are not text."""
+    """`special` are the tokens that stand for themselves in a prompt, and that grammars have to name; `control` are
+    those of them that are not text. llguidance takes every added token in angle brackets for a special one, whatever
+    its file says."""
 
     special: frozenset[str] = frozenset()
     control: frozenset[str] = frozenset()
@@ -90,11 +93,12 @@ def _at(tokens: list[str], place: int | None) -> str:
 
 def _of_folder(folder: Path) -> Vocabulary:
     added = _json(folder / "tokenizer.json").get("added_tokens", [])
-    special = frozenset(token["content"] for token in added if token.get("special"))
+    control = frozenset(token["content"] for token in added if token.get("special"))
+    bracketed = frozenset(token["content"] for token in added if re.fullmatch("<.+>", token["content"]))
     about = _json(folder / "tokenizer_config.json")
     return Vocabulary(
-        special=special,
-        control=special,
+        special=control | bracketed,
+        control=control,
         bos_token=_token(about.get("bos_token")),
         eos_token=_token(about.get("eos_token")),
         chat_template=_template(folder, about),

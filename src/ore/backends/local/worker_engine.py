@@ -94,10 +94,12 @@ class WorkerEngine:
             if not self.process.up:
                 raise died()
             try:
-                self._link = await _Link.connect(self.process.socket, self.process.api_key)
+                link = await _Link.connect(self.process.socket, self.process.api_key)
             except OSError as error:
                 raise died() from error
-            return self._link
+            await link.ask(AskFacts(link.new_key()))  # a process that is being killed may still take a connection
+            self._link = link
+            return link
 
 
 class Sampled:
