@@ -70,8 +70,26 @@ def _llama_cpp(order: Order) -> Backend:
     return LocalModel(order.name, options, LlamaCpp(order.name, options, order.report))
 
 
+def _openvino(order: Order) -> Backend:
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.openvino_engine import make_openvino
+    from ore.backends.local.options import OpenVinoOptions
+
+    section = order.settings.openvino
+    options = OpenVinoOptions(
+        **common_options(order, section),
+        batch=section.batch,
+        device=section.device,
+        kv_cache_mib=section.kv_cache_mib,
+        kv_precision=section.kv_precision,
+        weights=section.weights,
+    )
+    return LocalModel(order.name, options, make_openvino(order.name, options, order.report))
+
+
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
+    "openvino": EngineRow(_openvino, "openvino", "openvino"),
 }
 """By the names that settings use."""
 

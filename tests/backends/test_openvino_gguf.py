@@ -34,7 +34,7 @@ TEXTS = (
     'café naïve 東京 🙂 \u0301 "quoted" {"a": [1, 2.5]}',
     "<|im_start|>user\nhi<|im_end|>\n<tool_call>{}</tool_call>",
 )
-PROMPT = '<|im_start|>user\nWhat is the name of the city? It\'s 12.<|im_end|>\n<|im_start|>assistant\n'
+PROMPT = "<|im_start|>user\nWhat is the name of the city? It's 12.<|im_end|>\n<|im_start|>assistant\n"
 
 
 def asked(path: Path, *texts: str) -> tuple[list[list[int]], list[float]]:
@@ -64,7 +64,9 @@ def asked(path: Path, *texts: str) -> tuple[list[list[int]], list[float]]:
 def likeliest(path: Path, **options: str) -> list[float]:
     """The same of OpenVINO."""
     file = read_gguf(path)
-    model = PagedModel(model_of(file), device="CPU", threads=1, **({"kv_precision": "f32", "precision": "f32"} | options))
+    model = PagedModel(
+        model_of(file), device="CPU", threads=1, **({"kv_precision": "f32", "precision": "f32"} | options)
+    )
     model.reserve(8)
     tokens = tokenizer_of(file).encode(PROMPT, add_special_tokens=False).ids
     logits = model.logits([Part(tokens, 0, range(-(-len(tokens) // model.block)))], [len(tokens) - 1])[0]
@@ -155,7 +157,7 @@ def floats(layout: str) -> Callable[[random.Random], writer.Weights]:
 
 
 def test_a_batch_is_as_its_sequences_alone(tmp_path: Path) -> None:
-    """Parts of several sequences, in blocks that are not in order, give what each gives alone, piece by piece or whole."""
+    """Parts of sequences, in blocks that are not in order, give what the whole gives alone."""
     path = writer.write_random_gguf(tmp_path / "model.gguf")
     model = PagedModel(model_of(read_gguf(path)), device="CPU", threads=1, kv_precision="f32", precision="f32")
     model.reserve(16)

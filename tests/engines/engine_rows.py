@@ -16,7 +16,8 @@ from backends.local_random_gguf import CONTROL, TEMPLATE, USER_DEFINED, write_ra
 from ore.backends.local.engine import Engine
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.local_model import LocalModel
-from ore.backends.local.options import LlamaCppOptions
+from ore.backends.local.openvino_engine import make_openvino
+from ore.backends.local.options import LlamaCppOptions, OpenVinoOptions
 
 CONTEXT: Final = 4096
 THINKING: Final = TEMPLATE.replace(
@@ -62,8 +63,14 @@ def _llama_cpp(folder: Path, wanted: Wanted) -> LocalModel:
     return LocalModel("random", options, LlamaCpp("random", options))
 
 
+def _openvino(folder: Path, wanted: Wanted) -> LocalModel:
+    options = OpenVinoOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
+    return LocalModel("random", options, make_openvino("random", options))
+
+
 ROWS: Final = {
     "llama_cpp": EngineRow(package="xllamacpp", make=_llama_cpp),
+    "openvino": EngineRow(package="openvino", make=_openvino),
 }
 
 

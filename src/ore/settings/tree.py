@@ -138,6 +138,26 @@ class LlamaCppSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, 
     ] = 64
 
 
+class OpenVinoSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[openvino]`: defaults for every model that OpenVINO runs; `[models.NAME]` overrides those it also has."""
+
+    batch: Annotated[
+        int, Meta(ge=32, description="Tokens of prompts per step, at most; fewer where a step would take too long.")
+    ] = 512
+    device: Annotated[Literal["CPU", "GPU"], Meta(description="What computes: the processor, or an Intel GPU.")] = "CPU"
+    kv_cache_mib: Annotated[
+        int, Meta(ge=0, description="Memory for keys and values, in MiB; 0: what all slots can need together.")
+    ] = 0
+    kv_precision: Annotated[
+        Literal["auto", "u8", "bf16", "f16", "f32"],
+        Meta(description="How keys and values are kept; `auto` takes what the device prefers, 8 bits on processors."),
+    ] = "auto"
+    weights: Annotated[
+        Literal["auto", "int8", "stored"],
+        Meta(description="How safetensors are kept: in 8 bits, or as stored; `auto` does the former from 64 MiB on."),
+    ] = "auto"
+
+
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[cache]`: answers that are given again to the same question."""
 
@@ -358,6 +378,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
+    openvino: OpenVinoSettings = field(default_factory=OpenVinoSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     aliases: dict[str, AliasSettings] = field(default_factory=dict)

@@ -35,3 +35,13 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     batch: int = 128
     gpu_layers: int = -1
     prompt_cache_mib: int = 64
+
+
+class OpenVinoOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[openvino]`."""
+
+    batch: int = 512
+    device: str = "CPU"
+    kv_cache_mib: int = 0
+    kv_precision: str = "auto"
+    weights: str = "auto"

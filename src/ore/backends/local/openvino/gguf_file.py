@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from ore.backends.local.gguf_header import NotGguf
+
+Array = Any
+"""An array of numpy. (Where numpy is not installed, a type checker does not know it.)"""
 
 _STRING, _ARRAY = 8, 9
 _NUMBERS: Final = {
@@ -38,7 +40,7 @@ class Stored(NamedTuple):
 
     shape: tuple[int, ...]
     kind: int
-    data: NDArray[np.uint8]
+    data: Array
 
 
 class GgufFile(Struct, frozen=True):
@@ -78,9 +80,7 @@ def _read(reader: "_Reader") -> GgufFile:
     alignment = int(facts.get("general.alignment", _ALIGNMENT))
     start = -(-reader.at // alignment) * alignment
     data = np.frombuffer(reader.raw, np.uint8)
-    return GgufFile(
-        facts, {name: Stored(shape, kind, data[start + offset :]) for name, shape, kind, offset in infos}
-    )
+    return GgufFile(facts, {name: Stored(shape, kind, data[start + offset :]) for name, shape, kind, offset in infos})
 
 
 class _Reader:

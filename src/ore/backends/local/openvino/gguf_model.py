@@ -4,12 +4,13 @@ It refuses architectures that it does not know, by name.
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import openvino
 
-from ore.backends.local.openvino.gguf_file import GgufFile
+from ore.backends.local.openvino.gguf_file import Array, GgufFile
 from ore.backends.local.openvino.graph import Missing, Shape, build
 from ore.backends.local.openvino.weights import Matrix, in_order, unpacked
 from ore.errors import StartupError
@@ -64,8 +65,8 @@ def shape_of(file: GgufFile) -> Shape:
     )
 
 
-def model_of(file: GgufFile) -> openvino.Model:
-    """The graph of the file's model. Raises `StartupError`."""
+def model_of(file: GgufFile, report: Callable[[int, int], None] = lambda _done, _total: None) -> openvino.Model:
+    """The graph of the file's model. `report` is told the tensors that are read, and all. Raises `StartupError`."""
     shape = shape_of(file)
     interleaved = ARCHITECTURES[file.architecture]
     orders = {
@@ -73,10 +74,14 @@ def model_of(file: GgufFile) -> openvino.Model:
         "attn_k": _by_halves(shape.kv_heads, shape.head_width),
     }
 
+    read: set[str] = set()
+
     def weight(name: str) -> Matrix | None:
         place = _stored_name(name)
         if (stored := file.tensors.get(place)) is None:
             return None
+        read.add(place)
+        report(len(read), len(file.tensors))
         matrix = unpacked(place, stored)
         order = orders.get(place.split(".")[-2]) if interleaved and "." in place else None
         return matrix if order is None else in_order(matrix, order)
@@ -96,6 +101,6 @@ def _stored_name(name: str) -> str:
     return place if found["layer"] is None else f"blk.{found['layer']}.{place}"
 
 
-def _by_halves(heads: int, width: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _by_halves(heads: int, width: int) -> Array:
     """llama.cpp turns neighbours (0 with 1), OpenVINO halves (0 with width / 2): the rows that go where."""
     return np.arange(heads * width).reshape(heads, width // 2, 2).swapaxes(1, 2).reshape(-1)

@@ -7,7 +7,7 @@ SentencePiece ones (`llama`) from their tokens and scores. It refuses patterns a
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from ore.backends.local.openvino.gguf_file import GgufFile
 from ore.errors import StartupError
@@ -53,16 +53,18 @@ def tokenizer_of(file: GgufFile) -> Tokenizer:
     """The tokenizer of the file. Raises `StartupError`."""
     kind = file.facts.get("tokenizer.ggml.model", "none")
     if kind not in _BUILDERS:
-        raise StartupError(
-            f'its vocabulary is of the kind {kind}, which is not known here; use engine = "llama_cpp"'
-        )
+        raise StartupError(f'its vocabulary is of the kind {kind}, which is not known here; use engine = "llama_cpp"')
     tokens: list[str] = file.facts["tokenizer.ggml.tokens"]
     tokenizer = _BUILDERS[kind](file, tokens)
     types = file.facts.get("tokenizer.ggml.token_type") or []
-    special = [token for token, type in zip(tokens, types, strict=False) if type == CONTROL]
-    defined = [token for token, type in zip(tokens, types, strict=False) if type == USER_DEFINED]
+    special = [token for token, kept in zip(tokens, types, strict=False) if kept == CONTROL]
+    defined = [token for token, kept in zip(tokens, types, strict=False) if kept == USER_DEFINED]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in defined])
+    bos = file.facts.get("tokenizer.ggml.bos_token_id")
+    if bos is not None and file.facts.get("tokenizer.ggml.add_bos_token", kind == "llama"):
+        opens = f"{tokens[bos]}:0 $A:0"
+        tokenizer.post_processor = processors.TemplateProcessing(single=opens, special_tokens=[(tokens[bos], bos)])
     return tokenizer
 
 
@@ -85,7 +87,7 @@ def _byte_level(file: GgufFile, tokens: list[str]) -> Tokenizer:
 def _sentence_piece(file: GgufFile, tokens: list[str]) -> Tokenizer:
     """Two pieces merge when their union is a token; the one with the highest score first."""
     types = file.facts.get("tokenizer.ggml.token_type") or []
-    unknown = next((token for token, type in zip(tokens, types, strict=False) if type == UNKNOWN), None)
+    unknown = next((token for token, kept in zip(tokens, types, strict=False) if kept == UNKNOWN), None)
     merges = _merges_by_score(tokens, file.facts["tokenizer.ggml.scores"])
     tokenizer = Tokenizer(
         models.BPE(_numbered(tokens), list(merges), unk_token=unknown, byte_fallback=True, fuse_unk=True)

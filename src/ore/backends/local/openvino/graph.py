@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import openvino
 from msgspec import Struct
+from openvino import Type
 from openvino import opset15 as ops
 from openvino.op import util
-from openvino import Type
 
 from ore.backends.local.openvino.weights import Grouped, Matrix
 
@@ -41,6 +41,7 @@ class Missing(LookupError):
 
 Weight = Callable[[str], Matrix | None]
 """A matrix or vector by its name (`layers.0.attention.q.weight`); None where the model has none."""
+
 
 def build(shape: Shape, weight: Weight) -> openvino.Model:
     """The stateful graph: from `input_ids` and `position_ids` to `logits`."""

@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 from openvino import Type
 from openvino import opset15 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
+from ore.backends.local.openvino.gguf_file import Array
 from ore.errors import StartupError
 
 BLOCK: Final = {"CPU": 32, "GPU": 16}
@@ -69,7 +69,7 @@ class PagedModel:
             tensor = openvino.Tensor(port.get_element_type(), openvino.Shape(_with_blocks(port, blocks)))
             self._request.set_tensor(port, tensor)
 
-    def logits(self, parts: Sequence[Part], rows: Sequence[int]) -> NDArray[np.float32]:
+    def logits(self, parts: Sequence[Part], rows: Sequence[int]) -> Array:
         """Take the parts in; gives `[rows, vocabulary]`, where a row counts the tokens of all parts."""
         lengths = [len(part.tokens) for part in parts]
         inputs: dict[str, Any] = {
@@ -88,7 +88,7 @@ class PagedModel:
         for name, values in inputs.items():
             self._request.set_tensor(name, openvino.Tensor(values))
         self._request.infer()
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(len(rows), -1)
+        logits: Array = self._request.get_output_tensor(0).data.reshape(len(rows), self.vocabulary)
         return logits
 
 
@@ -120,7 +120,7 @@ def _last_product(model: openvino.Model) -> Any:
     return node
 
 
-def _begins(lengths: Sequence[int]) -> NDArray[np.int32]:
+def _begins(lengths: Sequence[int]) -> Array:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
