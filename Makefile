@@ -7,9 +7,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check bench lock clean
+.PHONY: help install serve test check bench engines lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +22,8 @@ serve: $(VENV)/.serve ## serve the bundled model at http://127.0.0.1:8000
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+engines: $(VENV)/.engines ## add PyTorch, OpenVINO, Candle and scikit-learn to .venv: gigabytes; `make test` then tests them too
 
 check: $(VENV)/.dev ## lint, format, types and the direction of imports
 	$(BIN)/ruff check .
@@ -38,6 +41,12 @@ lock: $(VENV)/.dev ## bring the locked versions up to date
 		--no-header --no-annotate --upgrade --quiet -o requirements/dev.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url \
 		--no-header --no-annotate --upgrade --quiet --constraint requirements/dev.lock -o requirements/serve.lock
+
+# PyTorch brings its own CUDA libraries, or none: TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+$(VENV)/.engines: requirements/engines.lock $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/engines.lock
+	@touch $@
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ from ore.commands.chat import chat
 from ore.commands.config import config
 from ore.commands.doctor import doctor
 from ore.commands.models import models
+from ore.commands.ps import ps
 from ore.commands.responses import responses
 from ore.commands.serve import serve
 from ore.errors import StartupError
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, chat, responses, models, config, doctor):
+for command in (serve, chat, responses, models, ps, config, doctor):
     cli.add_command(command)
 
 

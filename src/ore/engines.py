@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ore.backends.base import Backend
+from ore.backends.local.memory import expected_bytes, machine_bytes
+from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
 from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, model_file, model_kind
 
@@ -17,15 +19,36 @@ Progress = Callable[[str, int, int | None], None]
 """Called with a name, the part that is done, and all if that is known, while a model is downloaded or loaded."""
 
 
+SHARE_FOR_MODELS: Final = 0.8
+"""Of the machine's memory, when nobody says how much models may take."""
+
+
 async def make_backends(settings: Settings, progress: Progress | None) -> dict[str, Backend]:
     """One backend for each configured model. Files on a hub are downloaded first. Raises `StartupError`."""
-    return {name: await _made(settings, name, model, progress) for name, model in settings.models.items()}
+    residence = Residence(_budget(settings))
+    return {name: await _made(settings, name, model, residence, progress) for name, model in settings.models.items()}
 
 
-async def _made(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Backend:
+async def _made(
+    settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
+) -> Backend:
     path = await _fetched(settings, name, model, progress)
-    engine = ENGINES[chosen(path, model).engine]
-    return engine.make(Order(name, path, model, settings, progress))
+    if not path.exists():
+        raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
+    engine = chosen(path, model).engine
+    backend = ENGINES[engine].make(Order(name, path, model, settings, progress))
+    keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
+    resident = Resident(name, backend, engine=engine, needs=expected_bytes(path), keep_alive=keep_alive)
+    load = model.load or ("start" if name == settings.default_model else "use")
+    return OnDemand(resident, residence, at_start=load == "start")
+
+
+def _budget(settings: Settings) -> int | None:
+    """Bytes for all models."""
+    if settings.local.memory_mib:
+        return settings.local.memory_mib << 20
+    machine = machine_bytes()
+    return None if machine is None else int(machine * SHARE_FOR_MODELS)
 
 
 class Order(NamedTuple):
@@ -46,7 +69,7 @@ class Order(NamedTuple):
 class EngineRow(NamedTuple):
     """An engine: what makes a backend of an order, and the package and extra that it needs."""
 
-    make: Callable[[Order], Backend]
+    make: Callable[[Order], Loadable]
     package: str
     extra: str = ""
 
@@ -55,7 +78,7 @@ class EngineRow(NamedTuple):
         return find_spec(self.package) is not None
 
 
-def _llama_cpp(order: Order) -> Backend:
+def _llama_cpp(order: Order) -> Loadable:
     from ore.backends.local.llama_cpp import LlamaCpp
     from ore.backends.local.local_model import LocalModel
     from ore.backends.local.options import LlamaCppOptions

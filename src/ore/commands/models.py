@@ -4,6 +4,7 @@ Nobody is asked over the network unless `--discover` says so.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +26,12 @@ def models(as_json: bool, discover: bool, data_dir: str | None, config: Path | N
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = [_HEADER, *(_line(row) for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(_HEADER))]
+    print_table([_HEADER, *(_line(row) for row in rows)])
+
+
+def print_table(table: Sequence[Sequence[str]]) -> None:
+    """Rows of cells, the header first, in columns."""
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 

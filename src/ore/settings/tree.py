@@ -126,6 +126,22 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = 0
 
 
+class LocalSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[local]`: which models of this machine are in memory."""
+
+    memory_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory for all models, in MiB: the least recently used makes room; 0: four fifths of all.",
+        ),
+    ] = 0
+    keep_alive: Annotated[
+        float,
+        Meta(ge=-1, description="Seconds that a model stays in memory without use; 0: not at all, -1: for ever."),
+    ] = -1.0
+
+
 class LlamaCppSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[llama_cpp]`: defaults for every model that llama.cpp runs; `[models.NAME]` overrides those it also has."""
 
@@ -185,6 +201,23 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         EngineName,
         Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
     ] = "auto"
+    load: (
+        Annotated[
+            Literal["start", "use"],
+            Meta(
+                examples=["start"],
+                description="Load it at the start, or at its first use; left out: the default model at the start.",
+            ),
+        ]
+        | None
+    ) = None
+    keep_alive: (
+        Annotated[
+            float,
+            Meta(ge=-1, examples=[300.0], description="Seconds in memory without use; 0: not at all, -1: for ever."),
+        ]
+        | None
+    ) = None
     context: (
         Annotated[
             int,
@@ -377,6 +410,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     server: ServerSettings = field(default_factory=ServerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
     openvino: OpenVinoSettings = field(default_factory=OpenVinoSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)

@@ -25,6 +25,7 @@ from ore.backends.local.engine import End, Engine, Facts, Generation, Piece, Sam
 from ore.backends.local.faults import context_exceeded
 from ore.backends.local.grammar import Markup
 from ore.backends.local.grammar_process import GrammarCompiler
+from ore.backends.local.memory import resident_bytes
 from ore.backends.local.options import EngineOptions
 from ore.backends.local.output_parser import OutputParser
 from ore.core.deltas import Delta, Finish, Usage
@@ -124,6 +125,10 @@ class LocalModel:
 
     def load(self) -> Load:
         return self._admission.load()
+
+    def memory(self) -> int | None:
+        """Bytes of memory that its engine takes now."""
+        return resident_bytes(self.engine.pid) if self.engine.pid is not None else None
 
     def _model(self) -> Model:
         capabilities = Capabilities() if self._loaded is None else _able(self._loaded)
