@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ore.backends.base import Backend
+from ore.backends.local.auto import Choice, suited
 from ore.backends.local.memory import expected_bytes, machine_bytes
 from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
@@ -93,7 +94,7 @@ def _llama_cpp(order: Order) -> Loadable:
     return LocalModel(order.name, options, LlamaCpp(order.name, options, order.report))
 
 
-def _openvino(order: Order) -> Backend:
+def _openvino(order: Order) -> Loadable:
     from ore.backends.local.local_model import LocalModel
     from ore.backends.local.openvino_engine import make_openvino
     from ore.backends.local.options import OpenVinoOptions
@@ -117,28 +118,26 @@ ENGINES: Final = {
 """By the names that settings use."""
 
 
-class Choice(NamedTuple):
-    """An engine, and the reason in half a sentence."""
-
-    engine: str
-    why: str
-
-
 def chosen(path: Path, model: ModelSettings) -> Choice:
     """The engine for a model. Raises `StartupError` when it is not installed."""
-    choice = Choice(by_file(path), "by its file") if model.engine == "auto" else Choice(model.engine, "as set")
-    row = ENGINES[choice.engine]
-    if not row.installed:
+    choice = suited(path, is_installed) if model.engine == "auto" else Choice(model.engine, "as set")
+    if not is_installed(choice.engine):
         raise StartupError(
-            f"The engine {choice.engine} is not installed; install it with: "
-            f"pip install 'open-responses-engine[{row.extra}]'."
+            f"The engine {choice.engine} is needed ({choice.why}) and not installed; install it with: "
+            f"{install_command(choice.engine)}"
         )
     return choice
 
 
-def by_file(_: Path) -> str:
-    """The first engine that takes such a file."""
-    return "llama_cpp"
+def install_command(engine: str) -> str:
+    """What brings an engine here."""
+    row = ENGINES.get(engine)
+    return f"pip install {row.package}" if row and not row.extra else f"pip install 'open-responses-engine[{engine}]'"
+
+
+def is_installed(engine: str) -> bool:
+    """Whether an engine is one of the table, and its package is here."""
+    return engine in ENGINES and ENGINES[engine].installed
 
 
 def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:

@@ -10,13 +10,11 @@ from typing import Final
 import numpy as np
 import openvino
 
+from ore.backends.local.openvino.architectures import GGUF
 from ore.backends.local.openvino.gguf_file import Array, GgufFile
 from ore.backends.local.openvino.graph import Missing, Shape, build
 from ore.backends.local.openvino.weights import Matrix, in_order, unpacked
 from ore.errors import StartupError
-
-ARCHITECTURES: Final = {"llama": True, "qwen2": False, "qwen3": False}
-"""By name, whether the file has the rows of queries and keys in llama.cpp's order for rotary positions."""
 
 _PLACES: Final = {
     "embedding": "token_embd",
@@ -41,8 +39,8 @@ _NAME: Final = re.compile(r"(?:layers\.(?P<layer>\d+)\.)?(?P<place>.+)\.(?P<part
 
 def shape_of(file: GgufFile) -> Shape:
     """The sizes of the model. Raises `StartupError` for one that cannot be run here."""
-    if file.architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+    if file.architecture not in GGUF:
+        known = ", ".join(GGUF)
         raise StartupError(
             f"its architecture is {file.architecture or 'not named'}, and OpenVINO is given GGUF files of {known} only;"
             ' use engine = "llama_cpp"'
@@ -68,7 +66,7 @@ def shape_of(file: GgufFile) -> Shape:
 def model_of(file: GgufFile, report: Callable[[int, int], None] = lambda _done, _total: None) -> openvino.Model:
     """The graph of the file's model. `report` is told the tensors that are read, and all. Raises `StartupError`."""
     shape = shape_of(file)
-    interleaved = ARCHITECTURES[file.architecture]
+    interleaved = GGUF[file.architecture]
     orders = {
         "attn_q": _by_halves(shape.heads, shape.head_width),
         "attn_k": _by_halves(shape.kv_heads, shape.head_width),

@@ -14,17 +14,11 @@ from typing import Any, Final
 import numpy as np
 import openvino
 
+from ore.backends.local.openvino.architectures import SAFETENSORS
 from ore.backends.local.openvino.gguf_file import Array
 from ore.backends.local.openvino.graph import Missing, Shape, build
 from ore.backends.local.openvino.weights import GROUP, Matrix, quantised
 from ore.errors import StartupError
-
-ARCHITECTURES: Final = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
 
 _PLACES: Final = {
     "embedding": "model.embed_tokens",
@@ -83,8 +77,8 @@ def model_of_folder(
 
 def _shape(config: dict[str, Any]) -> Shape:
     named = (config.get("architectures") or ["none"])[0]
-    if named not in ARCHITECTURES or config.get("quantization_config"):
-        known = ", ".join(ARCHITECTURES)
+    if named not in SAFETENSORS or config.get("quantization_config"):
+        known = ", ".join(SAFETENSORS)
         problem = "its weights are quantised already" if config.get("quantization_config") else f"it is a {named}"
         raise StartupError(
             f"{problem}, and of safetensors only {known} are read as they are; convert it with: optimum-cli export "

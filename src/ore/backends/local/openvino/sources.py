@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ore.backends.local.batching.vocabulary import Vocabulary, from_tokenizer_json
 from ore.backends.local.gguf_header import NotGguf
+from ore.backends.local.openvino.architectures import GRAPH
 from ore.backends.local.openvino.gguf_file import GgufFile, read_gguf
 from ore.backends.local.openvino.gguf_model import model_of
 from ore.backends.local.openvino.gguf_tokenizer import tokenizer_of
@@ -22,8 +23,6 @@ from ore.errors import StartupError
 
 Report = Callable[[int, int], None]
 """Called with the bytes of weights that are read, and all."""
-
-GRAPH: Final = "openvino_model.xml"
 
 _TURN_ENDS: Final = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "</s>")
 """Control tokens that end a turn, whether a file says so or not."""
