@@ -14,7 +14,15 @@ from ore.backends.local.auto import Choice, suited
 from ore.backends.local.memory import expected_bytes, machine_bytes
 from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
-from ore.settings import EngineSettings, ModelSettings, Settings, hub_reference, model_file, model_kind
+from ore.settings import (
+    EngineSettings,
+    ModelSettings,
+    Settings,
+    code_reference,
+    hub_reference,
+    model_file,
+    model_kind,
+)
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, the part that is done, and all if that is known, while a model is downloaded or loaded."""
@@ -33,11 +41,12 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
 async def _made(
     settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
 ) -> Backend:
-    path = await _fetched(settings, name, model, progress)
+    path = await _fetched(settings, name, model.path, progress)
+    adapter = None if model.adapter is None else await _fetched(settings, name, model.adapter, progress)
     if not path.exists():
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
     engine = chosen(path, model).engine
-    backend = ENGINES[engine].make(Order(name, path, model, settings, progress))
+    backend = ENGINES[engine].make(Order(name, path, model, settings, progress, adapter))
     keep_alive = settings.local.keep_alive if model.keep_alive is None else model.keep_alive
     resident = Resident(name, backend, engine=engine, needs=expected_bytes(path), keep_alive=keep_alive)
     load = model.load or ("start" if name == settings.default_model else "use")
@@ -60,6 +69,8 @@ class Order(NamedTuple):
     model: ModelSettings
     settings: Settings
     progress: Progress | None
+    adapter: Path | None = None
+    """A folder whose weights are added to the model's."""
 
     def report(self, done: int, total: int) -> None:
         """How far loading is."""
@@ -96,37 +107,65 @@ def _llama_cpp(order: Order) -> Loadable:
 
 def _openvino(order: Order) -> Loadable:
     from ore.backends.local.local_model import LocalModel
-    from ore.backends.local.openvino_engine import make_openvino
+    from ore.backends.local.openvino.engine import openvino_engine
     from ore.backends.local.options import OpenVinoOptions
 
     section = order.settings.openvino
     options = OpenVinoOptions(
         **common_options(order, section),
-        batch=section.batch,
+        prefill=section.prefill,
         device=section.device,
         kv_cache_mib=section.kv_cache_mib,
         kv_precision=section.kv_precision,
         weights=section.weights,
     )
-    return LocalModel(order.name, options, make_openvino(order.name, options, order.report))
+    return LocalModel(order.name, options, openvino_engine(order.name, options, order.report))
+
+
+def _torch(order: Order) -> Loadable:
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.options import TorchOptions
+    from ore.backends.local.torch.engine import torch_engine
+
+    section, code = order.settings.torch, code_reference(order.model.path)
+    options = TorchOptions(
+        **common_options(order, section),
+        function=code.function if code else "",
+        adapter=str(order.adapter or ""),
+        device=section.device,
+        dtype=section.dtype,
+        quantize=section.quantize,
+        kv_cache_mib=section.kv_cache_mib,
+        prefill=section.prefill,
+    )
+    return LocalModel(order.name, options, torch_engine(order.name, options, order.report))
 
 
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
     "openvino": EngineRow(_openvino, "openvino", "openvino"),
+    "torch": EngineRow(_torch, "torch", "torch"),
 }
 """By the names that settings use."""
 
 
 def chosen(path: Path, model: ModelSettings) -> Choice:
     """The engine for a model. Raises `StartupError` when it is not installed."""
-    choice = suited(path, is_installed) if model.engine == "auto" else Choice(model.engine, "as set")
+    choice = _suited(path, model) if model.engine == "auto" else Choice(model.engine, "as set")
+    if model.adapter is not None and choice.engine != "torch":
+        raise StartupError(
+            f'The engine {choice.engine} takes no adapter; leave one of them out, or set engine = "torch".'
+        )
     if not is_installed(choice.engine):
         raise StartupError(
             f"The engine {choice.engine} is needed ({choice.why}) and not installed; install it with: "
             f"{install_command(choice.engine)}"
         )
     return choice
+
+
+def _suited(path: Path, model: ModelSettings) -> Choice:
+    return suited(path, is_installed) if model.adapter is None else Choice("torch", "for its adapter")
 
 
 def install_command(engine: str) -> str:
@@ -158,16 +197,18 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, model: ModelSettings, progress: Progress | None) -> Path:
-    """The file of a model, brought here from its hub if need be."""
-    path = model_file(settings, model.path)
-    reference = hub_reference(model.path)
+async def _fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
+    """The file or folder of a model or an adapter, brought here from its hub if need be."""
+    path = model_file(settings, wanted)
+    reference = hub_reference(wanted)
     if reference is None:
         return path
-    from ore.backends.local.model_files import fetch_model
+    from ore.backends.local.model_files import fetch_model, fetch_repository
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress(name, done, total or None)
 
+    if not reference.file:
+        return await fetch_repository(reference.repo, path, hub_url=settings.hub_url, progress=report)
     return await fetch_model(reference.repo, reference.file, path, hub_url=settings.hub_url, progress=report)

@@ -16,7 +16,7 @@ from backends.local_random_gguf import CONTROL, TEMPLATE, USER_DEFINED, write_ra
 from ore.backends.local.engine import Engine
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.local_model import LocalModel
-from ore.backends.local.openvino_engine import make_openvino
+from ore.backends.local.openvino.engine import openvino_engine
 from ore.backends.local.options import LlamaCppOptions, OpenVinoOptions
 
 CONTEXT: Final = 4096
@@ -65,7 +65,7 @@ def _llama_cpp(folder: Path, wanted: Wanted) -> LocalModel:
 
 def _openvino(folder: Path, wanted: Wanted) -> LocalModel:
     options = OpenVinoOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
-    return LocalModel("random", options, make_openvino("random", options))
+    return LocalModel("random", options, openvino_engine("random", options))
 
 
 ROWS: Final = {

@@ -93,7 +93,7 @@ def refuse_missing_files(settings: Settings) -> None:
     """Raise `StartupError` for a model whose file should be here and is not. Hub files come with the start."""
     for name, model in settings.models.items():
         kind = model_kind(model.path)
-        if kind == "file" and not Path(model.path).is_file():
+        if kind in {"file", "code"} and not model_file(settings, model.path).exists():
             raise StartupError(f"The model {name} has no file {model.path}; correct its path.")
         if kind == "bundled" and not model_file(settings, model.path).is_file():
             raise StartupError(

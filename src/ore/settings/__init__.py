@@ -18,6 +18,7 @@ from ore.settings.loading import LoadedSettings, Origin, load
 from ore.settings.models import (
     BUNDLED_MODELS,
     HubReference,
+    code_reference,
     configured_names,
     hub_reference,
     model_file,
@@ -64,6 +65,7 @@ __all__ = [
     "ServerSettings",
     "Setting",
     "Settings",
+    "code_reference",
     "configured_names",
     "effective",
     "find_config",

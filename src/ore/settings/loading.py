@@ -366,7 +366,9 @@ def _with_absolute_paths(setting: Setting, value: Any, absolute: Callable[[str],
     match setting.name:
         case "data_dir" if value:
             return str(absolute(value))
-        case "models.NAME.path" if value and model_kind(value) == "file":
+        case "models.NAME.adapter" if value and model_kind(value) == "file":
+            return str(absolute(value))
+        case "models.NAME.path" if value and model_kind(value) in {"file", "code"}:
             return str(absolute(value))
         case "providers.NAME.api_key":
             return anchored(value, absolute)

@@ -1,6 +1,7 @@
 """What the path of a model may mean, and which models a server serves.
 
-A path is the name of a bundled model, a reference to a file on a model hub, or a file. Nothing here looks at the disk
+A path is the name of a bundled model, a reference to a file or a repository on a model hub, a function in a Python file
+that makes a model, or a file or folder. Nothing here looks at the disk
 or downloads anything.
 """
 
@@ -18,29 +19,49 @@ from ore.settings.tree import ModelSettings, Settings
 BUNDLED_MODELS: Final = {"ore-tiny": Path(__file__).parents[1] / "models" / "ore-tiny.gguf"}
 """Models that come with ORE, by name. The first one is served when there is no other."""
 
+_REPOSITORY: Final = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)", re.ASCII)
+_CODE: Final = re.compile(r"(?P<file>.+\.py):(?P<function>[A-Za-z_]\w*)", re.ASCII)
 _HUB: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)", re.ASCII)
 
 
 class HubReference(NamedTuple):
-    """`org/repo:folder/file.gguf`, taken apart. `file` may stand in folders of the repository."""
+    """`org/repo:folder/file.gguf` or `hub:org/repo`, taken apart. `file` may stand in folders of the repository; empty:
+    all that belongs to its model."""
 
     repo: str
     file: str
 
 
 def hub_reference(path: str) -> HubReference | None:
-    """The hub file that a model's path means; None when it means something else."""
-    match = _HUB.fullmatch(path)
-    if match is None or {"", ".", ".."} & {*re.split("[/]", match["file"]), *match["repo"].split("/")}:
+    """The hub file or repository that a model's path means; None when it means something else."""
+    match = _HUB.fullmatch(path) or _REPOSITORY.fullmatch(path)
+    if match is None:
         return None
-    return HubReference(match["repo"], match["file"])
+    reference = HubReference(match["repo"], match.groupdict().get("file", ""))
+    parts = [*reference.repo.split("/"), *(reference.file.split("/") if reference.file else ())]
+    return None if {"", ".", ".."} & set(parts) else reference
 
 
-def model_kind(path: str) -> Literal["bundled", "hub", "file"]:
-    """What a model's path means."""
+class CodeReference(NamedTuple):
+    """`FILE.py:FUNCTION`, taken apart: a function that makes a model."""
+
+    file: str
+    function: str
+
+
+def code_reference(path: str) -> CodeReference | None:
+    """The function that a model's path means; None when it means something else."""
+    match = _CODE.fullmatch(path)
+    return None if match is None else CodeReference(match["file"], match["function"])
+
+
+def model_kind(path: str) -> Literal["bundled", "hub", "code", "file"]:
+    """What a model's path means. A `file` may be a folder."""
     if path in BUNDLED_MODELS:
         return "bundled"
-    return "hub" if hub_reference(path) else "file"
+    if hub_reference(path):
+        return "hub"
+    return "code" if code_reference(path) else "file"
 
 
 def model_file(settings: Settings, path: str) -> Path:
@@ -52,7 +73,8 @@ def model_file(settings: Settings, path: str) -> Path:
         return BUNDLED_MODELS[path]
     if reference := hub_reference(path):
         return settings.data_path() / "models" / reference.repo / reference.file
-    return Path(path)
+    code = code_reference(path)
+    return Path(code.file if code else path)
 
 
 def resolve_models(settings: Settings, model: str | None = None) -> Settings:

@@ -157,21 +157,43 @@ class LlamaCppSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, 
 class OpenVinoSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[openvino]`: defaults for every model that OpenVINO runs; `[models.NAME]` overrides those it also has."""
 
-    batch: Annotated[
-        int, Meta(ge=32, description="Tokens of prompts per step, at most; fewer where a step would take too long.")
-    ] = 512
     device: Annotated[Literal["CPU", "GPU"], Meta(description="What computes: the processor, or an Intel GPU.")] = "CPU"
     kv_cache_mib: Annotated[
-        int, Meta(ge=0, description="Memory for keys and values, in MiB; 0: what all slots can need together.")
-    ] = 0
+        int, Meta(ge=1, description="Memory for keys and values of all requests and cached prompts, in MiB, at most.")
+    ] = 1024
     kv_precision: Annotated[
         Literal["auto", "u8", "bf16", "f16", "f32"],
         Meta(description="How keys and values are kept; `auto` takes what the device prefers, 8 bits on processors."),
     ] = "auto"
+    prefill: Annotated[
+        int, Meta(ge=16, description="Tokens of prompts per step, at most; it takes fewer where a step gets slow.")
+    ] = 512
     weights: Annotated[
         Literal["auto", "int8", "stored"],
         Meta(description="How safetensors are kept: in 8 bits, or as stored; `auto` does the former from 64 MiB on."),
     ] = "auto"
+
+
+class TorchSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[torch]`: defaults for every model that PyTorch runs; `[models.NAME]` overrides those it also has."""
+
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Meta(description="Where it computes; `auto` takes the first accelerator that is there."),
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(description="Precision of weights; `auto`: the file's own, on a CPU bfloat16 if it computes with that."),
+    ] = "auto"
+    quantize: Annotated[
+        Literal["none", "int8"], Meta(description="Round the weights of linear layers to 8 bits while loading.")
+    ] = "none"
+    kv_cache_mib: Annotated[
+        int, Meta(ge=1, description="Memory for keys and values of all requests and cached prompts, in MiB, at most.")
+    ] = 1024
+    prefill: Annotated[
+        int, Meta(ge=16, description="Tokens of prompts per step, at most; it takes fewer where a step gets slow.")
+    ] = 512
 
 
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -194,9 +216,20 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         str,
         Meta(
             examples=["models/small.gguf"],
-            description="A GGUF file, or `org/repo:file.gguf` on a model hub; `ore-tiny` is the bundled one.",
+            description="A GGUF file, or `org/repo:file.gguf` on a model hub; a folder with safetensors, or "
+            "`hub:org/repo`; `FILE.py:FUNCTION` for a model of your own; `ore-tiny` is the bundled one.",
         ),
     ]
+    adapter: (
+        Annotated[
+            str,
+            Meta(
+                examples=["adapters/support"],
+                description="A LoRA adapter for a model of PyTorch, merged into it: a folder or `hub:org/repo`.",
+            ),
+        ]
+        | None
+    ) = None
     engine: Annotated[
         EngineName,
         Meta(examples=["auto"], description="What runs it; `auto` chooses by the file and by what is installed."),
@@ -404,15 +437,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     default_model: Annotated[
         str, Meta(description="The model of requests that name none; empty takes the only one, or refuses those.")
     ] = ""
-    hub_url: Annotated[str, Meta(description="Where `org/repo:file.gguf` models are downloaded from.")] = (
-        "https://huggingface.co"
-    )
+    hub_url: Annotated[str, Meta(description="Where models of a hub are downloaded from.")] = "https://huggingface.co"
     server: ServerSettings = field(default_factory=ServerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
     openvino: OpenVinoSettings = field(default_factory=OpenVinoSettings)
+    torch: TorchSettings = field(default_factory=TorchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     aliases: dict[str, AliasSettings] = field(default_factory=dict)

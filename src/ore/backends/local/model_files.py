@@ -1,9 +1,10 @@
-"""Brings a GGUF file from a model hub to this machine: resumed where it broke off, checked, then renamed into place.
+"""Brings models from a hub to this machine: each file resumed where it broke off, checked, then renamed into place.
 
 Whoever calls knows where the file belongs, and draws the progress. It refuses to put anything at the target that is
-not a whole GGUF file, and it never runs while a server answers requests.
+not whole and of its kind, and it never runs while a server answers requests.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -13,11 +14,24 @@ from typing import Final
 import aiohttp
 import anyio
 import anyio.to_thread
+import msgspec
 
 from ore.errors import StartupError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here, and the bytes of the whole file (0 while unknown)."""
+
+_KINDS: Final = {".gguf": "a GGUF", ".safetensors": "a safetensors", ".json": "a JSON"}
+SMALL_FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "adapter_config.json",
+)
+WEIGHTS: Final = ("model.safetensors.index.json", "model.safetensors", "adapter_model.safetensors")
+"""Of a model in several files, in one, or of an adapter. They come after the small files: with them, all is here."""
 
 _PIECE: Final = 1024 * 1024
 _SILENCE: Final = 60.0
@@ -37,6 +51,43 @@ async def fetch_model(
     """
     if await anyio.Path(target).is_file():
         return target
+    await _fetch(repo, file, target, hub_url, progress)
+    return target
+
+
+async def fetch_repository(repo: str, folder: Path, *, hub_url: str, progress: Progress | None = None) -> Path:
+    """Make sure that `folder` holds the model or the adapter of a hub's repository; returns it. Raises `StartupError`.
+
+    Weights in safetensors, and what is needed to use them; nothing else of a repository is downloaded.
+    """
+    if not await _has_weights(folder):
+        for file in [*SMALL_FILES, *WEIGHTS]:
+            with contextlib.suppress(_Missing):
+                await fetch_model(repo, file, folder / file, hub_url=hub_url, progress=progress)
+    for shard in _shards(folder / WEIGHTS[0]):
+        await fetch_model(repo, shard, folder / shard, hub_url=hub_url, progress=progress)
+    if not await _has_weights(folder):
+        raise StartupError(f"{repo} has no weights in safetensors on the hub. Check the repository.")
+    return folder
+
+
+async def _has_weights(folder: Path) -> bool:
+    return any([await anyio.Path(folder / file).is_file() for file in WEIGHTS])
+
+
+def _shards(index: Path) -> list[str]:
+    """The files of weights that an index names, without folders of their own."""
+    if not index.is_file():
+        return []
+    names = set(msgspec.json.decode(index.read_bytes())["weight_map"].values())
+    return sorted(name for name in names if Path(name).name == name and name.endswith(".safetensors"))
+
+
+class _Missing(StartupError):
+    """The hub does not have the file."""
+
+
+async def _fetch(repo: str, file: str, target: Path, hub_url: str, progress: Progress | None) -> None:
     download = _Download(f"{repo}:{file}", target, progress or (lambda _done, _total: None))
     headers = {"Accept-Encoding": "identity"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE)
@@ -52,7 +103,6 @@ async def fetch_model(
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or "the disk refused")
         raise StartupError(f"The model {repo}:{file} could not be saved: {what}. Mend that and start again.") from error
-    return target
 
 
 class _Download:
@@ -104,10 +154,11 @@ class _Download:
         if done < total:
             raise aiohttp.ClientPayloadError
         async with await anyio.open_file(self._part, "rb") as file:
-            magic = await file.read(4)
-        if magic != b"GGUF":
+            head = await file.read(9)
+        if not _is_of_its_kind(self._target.suffix, head):
             await self._forget()
-            raise StartupError(f"The hub's answer for {self._name} is not a GGUF file. Check the file's name.")
+            kind = _KINDS[self._target.suffix]
+            raise StartupError(f"The hub's answer for {self._name} is not {kind} file. Check the file's name.")
         await self._part.rename(self._target)
         await self._version.unlink(missing_ok=True)
 
@@ -122,9 +173,18 @@ class _Download:
                 "misspelt. Check the name; or download the file by hand and give its path."
             )
         if status == 404:
-            raise StartupError(f"There is no {self._name} on the hub. Check the repository and the file name.")
+            raise _Missing(f"There is no {self._name} on the hub. Check the repository and the file name.")
         if status not in {200, 206}:
             raise StartupError(f"The hub answered with status {status} for {self._name}. Try again later.")
+
+
+def _is_of_its_kind(suffix: str, head: bytes) -> bool:
+    """Whether a file begins as its name says; hubs answer with pages for people too."""
+    if suffix == ".gguf":
+        return head[:4] == b"GGUF"
+    if suffix == ".safetensors":
+        return head[8:9] == b"{"
+    return suffix != ".json" or head.lstrip()[:1] == b"{"
 
 
 def _strong(etag: str) -> str:

@@ -29,6 +29,18 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     top_p: float = DEFAULT_TOP_P
 
 
+class TorchOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[torch]`. `function` is the one in `path` that makes a model of the user's own; empty: `path` is a folder."""
+
+    function: str = ""
+    adapter: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    quantize: str = "none"
+    kv_cache_mib: int = 1024
+    prefill: int = 512
+
+
 class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     """`[llama_cpp]`."""
 
@@ -40,8 +52,8 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
 class OpenVinoOptions(EngineOptions, frozen=True, kw_only=True):
     """`[openvino]`."""
 
-    batch: int = 512
+    prefill: int = 512
     device: str = "CPU"
-    kv_cache_mib: int = 0
+    kv_cache_mib: int = 1024
     kv_precision: str = "auto"
     weights: str = "auto"

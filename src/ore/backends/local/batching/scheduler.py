@@ -30,7 +30,10 @@ GRAMMAR_WAIT: Final = 0.02
 
 
 class BatchingWorker:
-    """A `Worker`. `prefill` is how many tokens of prompts a step takes at most; `clock` is in seconds."""
+    """A `Worker`. `prefill` is how many tokens of prompts a step takes at most, `clock` is in seconds.
+
+    `reuses` says whether blocks that one sequence has filled spare another the computing.
+    """
 
     def __init__(
         self,
@@ -40,12 +43,14 @@ class BatchingWorker:
         *,
         slots: int,
         prefill: int = 512,
+        reuses: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner = runner
         self._vocabulary = vocabulary
         self._facts = facts
         self._slots = slots
+        self._reuses = reuses
         self._clock = clock
         self._pool = BlockPool(runner.block_count, runner.block_tokens)
         self._pace = Pace(prefill)
@@ -148,7 +153,8 @@ class BatchingWorker:
             decodes = bool(sequence.said) and sequence.ahead <= FORCED
             if not decodes and left <= 0:
                 continue
-            sequence.reuse()
+            if self._reuses:
+                sequence.reuse()
             count = sequence.ahead if decodes else min(sequence.ahead, left)
             if not self._reserve(sequence, sequence.computed + count):
                 continue

@@ -32,6 +32,6 @@ class OpenVinoRunner:
 
 
 def blocks_for(model: PagedModel, *, slots: int, context: int, mib: int) -> int:
-    """Blocks that `mib` MiB hold; 0 MiB: what all slots can need. One whole context at least."""
+    """Blocks that `mib` MiB hold, but not more than all slots can need twice, and one whole context at least."""
     whole = -(-context // model.block) + 1
-    return max(whole, mib * 2**20 // model.block_bytes if mib else whole * slots)
+    return max(whole, min(mib * 2**20 // model.block_bytes, 2 * whole * slots))

@@ -26,7 +26,7 @@ class Parameters(Place, kw_only=True):
     slots: int
     context: int
     threads: int
-    batch: int
+    prefill: int
     device: str
     kv_cache_mib: int
     kv_precision: str
@@ -55,7 +55,7 @@ def make_worker(parameters: Parameters, near_end: NearEnd) -> BatchingWorker:
     )
     blocks = blocks_for(model, slots=parameters.slots, context=context, mib=parameters.kv_cache_mib)
     runner = OpenVinoRunner(model, blocks)
-    return BatchingWorker(runner, source.vocabulary, facts, slots=parameters.slots, prefill=parameters.batch)
+    return BatchingWorker(runner, source.vocabulary, facts, slots=parameters.slots, prefill=parameters.prefill)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from ore.backends.local.options import OpenVinoOptions
 from ore.backends.local.worker_engine import WorkerEngine
 
 
-def make_openvino(name: str, options: OpenVinoOptions, progress: Progress | None = None) -> WorkerEngine:
+def openvino_engine(name: str, options: OpenVinoOptions, progress: Progress | None = None) -> WorkerEngine:
     """An `Engine` for one model."""
     parameters = {
         "path": str(options.path),
         "slots": options.slots,
         "context": options.context,
         "threads": options.threads,
-        "batch": options.batch,
+        "prefill": options.prefill,
         "device": options.device,
         "kv_cache_mib": options.kv_cache_mib,
         "kv_precision": "" if options.kv_precision == "auto" else options.kv_precision,
