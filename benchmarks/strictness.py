@@ -1,4 +1,4 @@
-"""Does each engine hold a model with random weights to schemas, grammars and choices of tools? The whole strictness kit.
+"""Does each engine hold a model with random weights to schemas, grammars and choices of tools? The whole kit.
 
     python -m benchmarks.strictness [--engines llama_cpp,candle] [--schemas 300] [--grammars 100] [--thoughts 40]
 

@@ -141,10 +141,26 @@ def _torch(order: Order) -> Loadable:
     return LocalModel(order.name, options, torch_engine(order.name, options, order.report))
 
 
+def _candle(order: Order) -> Loadable:
+    from ore.backends.local.candle import candle
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.options import CandleOptions
+
+    section = order.settings.candle
+    options = CandleOptions(
+        **common_options(order, section),
+        isq=section.isq,
+        prefix_cache=section.prefix_cache,
+        paged_attention=section.paged_attention,
+    )
+    return LocalModel(order.name, options, candle(order.name, options, order.report))
+
+
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
     "openvino": EngineRow(_openvino, "openvino", "openvino"),
     "torch": EngineRow(_torch, "torch", "torch"),
+    "candle": EngineRow(_candle, "mistralrs", "candle"),
 }
 """By the names that settings use."""
 

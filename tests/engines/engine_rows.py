@@ -13,11 +13,12 @@ import pytest
 from msgspec import Struct
 
 from backends.local_random_gguf import CONTROL, TEMPLATE, USER_DEFINED, write_random_gguf
+from ore.backends.local.candle import candle
 from ore.backends.local.engine import Engine
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.local_model import LocalModel
 from ore.backends.local.openvino.engine import openvino_engine
-from ore.backends.local.options import LlamaCppOptions, OpenVinoOptions
+from ore.backends.local.options import CandleOptions, LlamaCppOptions, OpenVinoOptions
 
 CONTEXT: Final = 4096
 THINKING: Final = TEMPLATE.replace(
@@ -63,6 +64,11 @@ def _llama_cpp(folder: Path, wanted: Wanted) -> LocalModel:
     return LocalModel("random", options, LlamaCpp("random", options))
 
 
+def _candle(folder: Path, wanted: Wanted) -> LocalModel:
+    options = CandleOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
+    return LocalModel("random", options, candle("random", options))
+
+
 def _openvino(folder: Path, wanted: Wanted) -> LocalModel:
     options = OpenVinoOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
     return LocalModel("random", options, openvino_engine("random", options))
@@ -71,6 +77,7 @@ def _openvino(folder: Path, wanted: Wanted) -> LocalModel:
 ROWS: Final = {
     "llama_cpp": EngineRow(package="xllamacpp", make=_llama_cpp),
     "openvino": EngineRow(package="openvino", make=_openvino),
+    "candle": EngineRow(package="mistralrs", make=_candle, lacks=frozenset({"seeds"})),
 }
 
 

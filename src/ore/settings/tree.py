@@ -196,6 +196,27 @@ class TorchSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_
     ] = 512
 
 
+Isq = Literal["", "Q2K", "Q3K", "Q4_0", "Q4_1", "Q4K", "Q5_0", "Q5_1", "Q5K", "Q6K", "Q8_0", "HQQ4", "HQQ8"]
+"""Quantisations that Candle makes while it loads."""
+
+
+class CandleSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[candle]`: defaults for every model that Candle runs; `[models.NAME]` overrides those it also has."""
+
+    isq: Annotated[
+        Isq,
+        Meta(examples=["Q4K"], description="Quantise the weights to this while they are loaded; empty: as they are."),
+    ] = ""
+    prefix_cache: Annotated[
+        int,
+        Meta(ge=0, description="Answers whose prefixes are kept for later prompts, of whichever client; 0 keeps none."),
+    ] = 16
+    paged_attention: Annotated[
+        bool,
+        Meta(description="Keep the cache in pages, where the device can: CUDA and Metal. Nothing changes on a CPU."),
+    ] = True
+
+
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[cache]`: answers that are given again to the same question."""
 
@@ -445,6 +466,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
     openvino: OpenVinoSettings = field(default_factory=OpenVinoSettings)
     torch: TorchSettings = field(default_factory=TorchSettings)
+    candle: CandleSettings = field(default_factory=CandleSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     aliases: dict[str, AliasSettings] = field(default_factory=dict)

@@ -1,11 +1,12 @@
-"""Reads the few facts that are needed before a GGUF file is loaded: is it one, and its trained context.
+"""Reads what is needed before a GGUF file is loaded: is it one, its trained context, and values that are asked for.
 
-It walks the key-value header only, and refuses to read tensors or the vocabulary into memory.
+It walks the key-value header only, and refuses to read tensors, or to keep what nobody asked for.
 """
 
 import struct
+from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from msgspec import Struct
 
@@ -13,6 +14,7 @@ _STRING, _ARRAY = 8, 9
 _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_KEYS = 100_000
 _MAX_STRING = 64 * 1024 * 1024
+_MAX_ARRAY = 16 * 1024 * 1024
 
 
 class NotGguf(ValueError):
@@ -29,12 +31,31 @@ class GgufHeader(Struct, frozen=True):
 def read_header(path: Path) -> GgufHeader:
     """Read the header up to the context length. Raises `NotGguf` or `OSError`."""
     with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise NotGguf("it does not begin like a GGUF file")
-        version, _tensors, keys = _unpack(file, "<IQQ")
-        if not 2 <= version <= 16 or keys > _MAX_KEYS:
-            raise NotGguf(f"its GGUF version {version} is not known, or its header is damaged")
-        return _scan(file, keys)
+        return _scan(file, _count_keys(file))
+
+
+def read_values(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """The values of these keys, as far as the file has them; arrays are lists. Raises `NotGguf` or `OSError`."""
+    found: dict[str, Any] = {}
+    with path.open("rb") as file:
+        for _ in range(_count_keys(file)):
+            key = _read_string(file)
+            (kind,) = _unpack(file, "<I")
+            if key in keys:
+                found[key] = _read_array(file) if kind == _ARRAY else _read_value(file, kind)
+            else:
+                _read_value(file, kind)
+    return found
+
+
+def _count_keys(file: BinaryIO) -> int:
+    """How many keys follow. The file stands at the first one then."""
+    if file.read(4) != b"GGUF":
+        raise NotGguf("it does not begin like a GGUF file")
+    version, _tensors, keys = _unpack(file, "<IQQ")
+    if not 2 <= version <= 16 or keys > _MAX_KEYS:
+        raise NotGguf(f"its GGUF version {version} is not known, or its header is damaged")
+    return keys
 
 
 def _scan(file: BinaryIO, keys: int) -> GgufHeader:
@@ -69,6 +90,15 @@ def _read_value(file: BinaryIO, kind: int) -> object:
         else:
             _read_value(file, inner)
     return None
+
+
+def _read_array(file: BinaryIO) -> list[Any]:
+    inner, count = _unpack(file, "<IQ")
+    if count > _MAX_ARRAY:
+        raise NotGguf("its header is damaged")
+    if inner in _NUMBERS:
+        return list(_unpack(file, f"<{count}{_NUMBERS[inner]}"))
+    return [_read_value(file, inner) for _ in range(count)]
 
 
 def _read_string(file: BinaryIO) -> str:

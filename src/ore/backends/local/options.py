@@ -57,3 +57,11 @@ class OpenVinoOptions(EngineOptions, frozen=True, kw_only=True):
     kv_cache_mib: int = 1024
     kv_precision: str = "auto"
     weights: str = "auto"
+
+
+class CandleOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[candle]`."""
+
+    isq: str = ""
+    prefix_cache: int = 16
+    paged_attention: bool = True
