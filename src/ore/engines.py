@@ -41,8 +41,8 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
 async def _made(
     settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
 ) -> Backend:
-    path = await _fetched(settings, name, model.path, progress)
-    adapter = None if model.adapter is None else await _fetched(settings, name, model.adapter, progress)
+    path = await fetched(settings, name, model.path, progress)
+    adapter = None if model.adapter is None else await fetched(settings, name, model.adapter, progress)
     if not path.exists():
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
     engine = chosen(path, model).engine
@@ -213,7 +213,7 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
+async def fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
     """The file or folder of a model or an adapter, brought here from its hub if need be."""
     path = model_file(settings, wanted)
     reference = hub_reference(wanted)
