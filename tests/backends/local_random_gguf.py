@@ -8,7 +8,7 @@ needs no package (the format is small) and refuses to be a model that says anyth
 import random
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,20 @@ def write_random_gguf(
     kv_heads: int = 2,
     filler: int = 0,
     quantised: bool = False,
+    control: Sequence[str] = (),
 ) -> Path:
     """Write the model to `path`; `marker_type` is how the tool and think markers stand in the vocabulary.
 
-    `filler` more tokens are there for the model to say. `quantised` matrices are q8_0, and the embedding serves as the
-    output too.
+    `control` are further markers, all of them control tokens; `filler` more tokens are there for the model to say.
+    `quantised` matrices are q8_0, and the embedding serves as the output too.
     """
     tokens = byte_characters() + [merge.replace(" ", "") for merge in merges] + [f"w{i}" for i in range(filler)]
     types = [NORMAL] * len(tokens)
     for marker in MARKERS[: None if markers else 3]:
         tokens.append(marker)
         types.append(CONTROL if marker.startswith("<|") else marker_type)
+    tokens += control
+    types += [CONTROL] * len(control)
     weights = _eight_bits(random.Random(seed)) if quantised else _floats(random.Random(seed))
     tensors = dict(_tensors(weights, len(tokens), width, layers, hidden, kv_heads * width // heads, tied=quantised))
     facts: dict[str, Any] = {

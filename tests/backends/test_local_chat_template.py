@@ -233,6 +233,91 @@ def test_the_model_is_told_how_a_raw_tool_is_called() -> None:
     assert "start: /.+/" not in render(TEMPLATE, message("user", "hi"), tools=(PATCH | {"format": long},))
 
 
+LOOP = "{% for m in messages %}{{ m.content }}{% for call in m.tool_calls or [] %}%s{% endfor %}{% endfor %}{{ tools }}"
+FORMS: dict[str, tuple[str, str]] = {
+    "qwen-coder": (
+        "<tool_call>\n<function={{ call.function.name }}>\n{% for key, value in call.function.arguments | items %}"
+        "<parameter={{ key }}>\n{{ value }}\n</parameter>\n{% endfor %}</function>\n</tool_call>",
+        '<tool_call>\n<function=patch>\n<parameter=input>\na\n\n"b"\n</parameter>\n</function>\n</tool_call>',
+    ),
+    "llama": (
+        '{{ "<|python_tag|>" if false }}{"name": "{{ call.function.name }}", '
+        '"parameters": {{ call.function.arguments | tojson }}}',
+        '{"name": "patch"}\na\n\n"b"',
+    ),
+    "mistral": (
+        "[TOOL_CALLS]{{ call.function.name }}[ARGS]{{ call.function.arguments | tojson }}",
+        '[TOOL_CALLS]patch[ARGS]a\n\n"b"',
+    ),
+    "mistral-list": (
+        '[TOOL_CALLS][{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}]',
+        '[TOOL_CALLS][{"name": "patch"}]\na\n\n"b"',
+    ),
+    "deepseek-v3.1": (
+        "{{ '<\uff5ctool\u2581calls\u2581begin\uff5c><\uff5ctool\u2581call\u2581begin\uff5c>' + call.function.name"
+        " + '<\uff5ctool\u2581sep\uff5c>' + call.function.arguments + '<\uff5ctool\u2581call\u2581end\uff5c>' }}",
+        '<\uff5ctool\u2581call\u2581begin\uff5c>patch<\uff5ctool\u2581sep\uff5c>a\n\n"b"<\uff5ctool\u2581call\u2581end\uff5c>',
+    ),
+    "harmony": (
+        "<|start|>assistant<|channel|>commentary to=functions.{{ call.function.name }} <|constrain|>json<|message|>"
+        "{{ call.function.arguments | tojson }}<|call|>",
+        '<|channel|>commentary to=functions.patch<|message|>a\n\n"b"<|call|>',
+    ),
+}
+
+
+@pytest.mark.parametrize(("written", "expected"), FORMS.values(), ids=FORMS)
+def test_raw_inputs_are_shown_in_each_familys_form(written: str, expected: str) -> None:
+    template = LOOP.replace("%s", written)
+    assert expected in render(template, message("user", "hi"), EDIT | {"input": 'a\n\n"b"'}, tools=(PATCH,))
+
+
+def test_templates_that_join_arguments_to_text_get_text() -> None:
+    template = LOOP.replace("%s", "{{ '>' + call.function.arguments }}").replace("{{ tools }}", "")
+    assert render(template, message("user", "hi"), call("c1")) == 'hi>{"a": 1}'
+
+
+def test_ids_are_nine_letters_where_the_template_wants_them() -> None:
+    template = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id|length != 9 %}{{ raise_exception('9!') }}"
+        "{% endif %}[{{ c.id }}]{% endfor %}{% if m.tool_call_id %}={{ m.tool_call_id }}{% endif %}{% endfor %}"
+    )
+    first, same, kept = (
+        render(template, call("call_1"), output("call_1"), call("abc123DEF")).replace("=", "[").split("[")[1:]
+    )
+    assert (first.removesuffix("]"), kept) == (same, "abc123DEF]")
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "shown"),
+    [
+        (None, "-/-/-"),
+        ({"effort": "none"}, "False/False/-"),
+        ({"effort": "low"}, "True/True/low"),
+        ({"effort": "xhigh"}, "True/True/high"),
+    ],
+)
+def test_the_effort_is_told_by_the_names_that_templates_know(reasoning: Any, shown: str) -> None:
+    names = ("enable_thinking", "thinking", "reasoning_effort")
+    template = "/".join("{{ " + name + " | default('-') }}" for name in names)
+    assert render(template, message("user", "hi"), reasoning=reasoning) == shown
+
+
+def test_a_call_after_reasoning_brings_the_reasoning_under_both_names() -> None:
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
+    (with_call,) = to_messages(request(thought, call("c1")))
+    (with_text,) = to_messages(request(thought, message("assistant", "so")))
+    assert (with_call["reasoning_content"], with_call["thinking"]) == ("hm", "hm")
+    assert "thinking" not in with_text
+
+
+def test_a_template_that_knows_calls_but_no_tools_keeps_its_calls() -> None:
+    template = LOOP.replace("%s", "!{{ call.function.name }}").replace("{{ tools }}", "")
+    prompt = render(template, message("user", "hi"), call("c1"), output("c1"), tools=(TOOL,))
+    assert prompt.endswith("hi!add2")
+    assert '<tool_call>\n{"name": "the_function", "arguments": {"argument": "value"}}\n</tool_call>' in prompt
+
+
 def test_native_calls_and_their_outputs_are_shown_as_functions() -> None:
     items = [
         {"type": "shell_call", "id": "sh", "call_id": "c1", "action": {"commands": ["ls"], "timeout_ms": 5}},

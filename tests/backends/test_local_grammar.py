@@ -9,8 +9,9 @@ import pytest
 
 from ore.backends.base import ModelRequest
 from ore.backends.local.call_forms import plan_tools
-from ore.backends.local.grammar import Markup, build_grammar
+from ore.backends.local.grammar import build_grammar
 from ore.backends.local.json_schemas import check_schema, loosen_schema
+from ore.backends.local.markup import Markup
 from ore.errors import InvalidRequest
 
 ADD: dict[str, Any] = {
@@ -111,8 +112,8 @@ def test_plain_text_needs_no_grammar() -> None:
 
 
 def test_control_tokens_are_named_as_such() -> None:
-    lark = grammar(Markup(special=frozenset({"<tool_call>", "</tool_call>"})), tools=(ADD,))
-    assert "<tool_call> call </tool_call>" in lark
+    lark = grammar(Markup(special={"<tool_call>": 7, "</tool_call>": 8}), tools=(ADD,))
+    assert "<[7]> (call <[8]>" in lark
 
 
 def test_custom_tools_take_a_regex() -> None:

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from local_families import TEMPLATES, markup_of
 
 from ore.backends.base import ModelRequest
 from ore.backends.local.call_forms import plan_tools
-from ore.backends.local.grammar import Markup, build_grammar
+from ore.backends.local.grammar import build_grammar
 from ore.backends.local.grammar_process import GrammarCompiler
+from ore.backends.local.markup import Markup
 from ore.errors import InvalidRequest
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +49,12 @@ async def test_gives_what_the_function_gives(compiler: GrammarCompiler) -> None:
     assert await compiler.build(request, PLAIN) == expected
     assert await compiler.build(request, PLAIN) == expected
     assert await compiler.build(asks(), PLAIN) == ""
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+async def test_every_familys_markup_reaches_the_far_end(compiler: GrammarCompiler, family: str) -> None:
+    request, markup = asks(tools=(TOOL,), tool_choice="required"), markup_of(family)
+    assert await compiler.build(request, markup) == build_grammar(request, plan_tools(request), markup)
 
 
 async def test_hands_on_the_refusal(compiler: GrammarCompiler) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ore.backends.local.grammar import Markup
+from ore.backends.local.markup import Markup
 from ore.backends.local.output_parser import OutputParser
 from ore.core.callable_tools import callable_tools
 from ore.core.deltas import Delta, Reasoning, Text, ToolArguments, ToolCall

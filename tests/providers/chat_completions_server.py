@@ -15,8 +15,8 @@ from stub_server import Asked, Play, StubServer, as_json, events, stub_server
 
 SCHEMA: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
 FIELDS = set(CompletionCreateParamsStreaming.__annotations__)
-BESIDE = {"chat_template_kwargs"}
-"""Fields that vLLM, SGLang and llama-server know and OpenAI does not."""
+BESIDE = {"chat_template_kwargs", "thinking"}
+"""Fields that vLLM, SGLang and llama-server, or DeepSeek and Kimi, know and OpenAI does not."""
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 

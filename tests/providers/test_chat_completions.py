@@ -328,6 +328,9 @@ def test_settings_are_sent_to_models_that_take_them() -> None:
             {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},
         ),
         (Profile(effort="reasoning_effort"), None, {}),
+        (Profile(effort="reasoning_effort", thinking_switch=True), "low", {"reasoning_effort": "low"}),
+        (Profile(effort="reasoning_effort", thinking_switch=True), "none", {"thinking": {"type": "disabled"}}),
+        (Profile(thinking_switch=True), "high", {}),
     ],
 )
 def test_effort_is_said_as_the_model_understands_it(profile: Profile, effort: Any, told: Any) -> None:

@@ -60,6 +60,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether the provider counts tokens, where its dialect knows how to ask."""
     think_tags: bool = False
     """Whether reasoning may stand between think tags in the text."""
+    thinking_switch: bool = False
+    """Whether the effort none is said by a field of its own, `thinking`, as DeepSeek and Kimi have it."""
     short_call_ids: bool = False
     """Whether ids of calls must be nine letters and digits, as Mistral has them."""
     openai_fields: bool = False

@@ -110,6 +110,8 @@ def _reasoning(request: ModelRequest, profile: Profile) -> JsonObject:
     effort = (request.reasoning or {}).get("effort")
     if not isinstance(effort, str):
         return {}
+    if effort == "none" and profile.thinking_switch:
+        return {"thinking": {"type": "disabled"}}
     if profile.effort == "reasoning_effort":
         return {"reasoning_effort": profile.nearest_effort(effort)}
     if profile.effort == "chat_template_kwargs":

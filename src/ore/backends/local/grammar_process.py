@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from ore.backends.base import JsonObject, ModelRequest
 from ore.backends.local.call_forms import plan_tools
-from ore.backends.local.grammar import Markup, build_grammar
+from ore.backends.local.grammar import build_grammar
 from ore.backends.local.json_schemas import check_schema
+from ore.backends.local.markup import Markup
 from ore.errors import InvalidRequest
 from ore.timed_process import TimedProcess, answer_lines
 

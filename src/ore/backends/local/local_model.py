@@ -5,7 +5,6 @@ another and to hold a model to a schema that cannot be enforced.
 """
 
 import contextlib
-import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -22,9 +21,10 @@ from ore.backends.base import Capabilities, Health, JsonObject, Load, Model, Mod
 from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.chat_template import ChatTemplate
 from ore.backends.local.engine import End, Engine, Facts, Generation, Piece, Sampled
+from ore.backends.local.families import family_of, in_prompt
 from ore.backends.local.faults import context_exceeded
-from ore.backends.local.grammar import Markup
 from ore.backends.local.grammar_process import GrammarCompiler
+from ore.backends.local.markup import Markup
 from ore.backends.local.memory import resident_bytes
 from ore.backends.local.options import EngineOptions
 from ore.backends.local.output_parser import OutputParser
@@ -171,7 +171,7 @@ class LocalModel:
         plan = plan_tools(request)
         render = partial(loaded.template.render, request, plan)
         prompt = await anyio.to_thread.run_sync(render) if _is_long(request, plan) else render()
-        markup = _thinking(loaded.markup, prompt)
+        markup = in_prompt(loaded.markup, prompt)
         grammar = await self._compiler.build(request, markup)
         await _check_fits(self.engine, loaded, prompt)
         ends_itself = plan.required or request.text_format.get("type", "text") != "text"
@@ -303,21 +303,11 @@ async def _check_fits(engine: Engine, loaded: _Loaded, prompt: str) -> None:
 
 async def _markup(engine: Engine, facts: Facts) -> Markup:
     """Which markers are control tokens: one token when such are parsed, several when they are not."""
-    markup = Markup(thinks=re.search(r"</?think>", facts.chat_template) is not None)
-    special = set()
-    for marker in (markup.call.open, markup.call.close, markup.think_open, markup.think_close):
+    markup = family_of(facts.chat_template)
+    special = {}
+    for marker in markup.markers:
         parsed = await engine.tokenize(marker, add_special=False, parse_special=True)
         plain = await engine.tokenize(marker, add_special=False, parse_special=False)
         if len(parsed) == 1 and len(plain) > 1:
-            special.add(marker)
-    return structs.replace(markup, special=frozenset(special))
-
-
-def _thinking(markup: Markup, prompt: str) -> Markup:
-    """Templates may open the think block themselves, or close it to say: do not think."""
-    end = prompt[-200:].rstrip()
-    if end.endswith(markup.think_open):
-        return structs.replace(markup, thinks=True, thinking=True)
-    if end.endswith(markup.think_close):
-        return structs.replace(markup, thinks=False)
-    return markup
+            special[marker] = parsed[0]
+    return structs.replace(markup, special=special)

@@ -12,20 +12,26 @@ from typing import Any, Final
 import msgspec
 
 from ore.backends.local.call_forms import is_raw
-from ore.backends.local.grammar import Markup
-from ore.backends.markers import certain
+from ore.backends.local.json_value import JsonValue, decoded, input_of
+from ore.backends.local.markup import (
+    HERMES,
+    SPACES,
+    CallForm,
+    Markup,
+    could_begin,
+    head_pattern,
+    name_in,
+    raw_head_pattern,
+)
+from ore.backends.local.written_arguments import ArgumentReader
+from ore.backends.markers import certain, certain_of, first_of
 from ore.core.callable_tools import CallableTool
-from ore.core.deltas import Delta, Reasoning, Text, ToolArguments, ToolCall
+from ore.core.deltas import Begin, Delta, Reasoning, Text, ToolArguments, ToolCall
 
 Entry = dict[str, Any]
 
-_STRING: Final = r'"(?:[^"\\]|\\.)*"'
-_HEAD: Final = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*,\s*"(?:arguments|parameters)"\s*:', re.DOTALL)
-_RAW_HEAD: Final = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*\}}\n', re.DOTALL)
-_INPUT_HEAD: Final = re.compile(r'\s*(?:\{\s*"input"\s*:\s*)?"')
-_BRACKET: Final = re.compile(r'[\[\]{}"]')
-_QUOTE: Final = re.compile(r'["\\]')
-_SCALAR_END: Final = re.compile(r"[,}\]\s]")
+MAX_HEADER: Final = 300
+"""Characters of a block's header, at most."""
 
 
 class OutputParser:
@@ -39,23 +45,47 @@ class OutputParser:
         calls: bool = True,
         tools: Iterable[CallableTool] = (),
     ) -> None:
-        self._markup = markup
-        self._open, self._close = markup.call.open, markup.call.close
+        self._markup, self._row = markup, markup.call
         self._new_call_id = new_call_id
         self._calls = calls
         self._tools = {tool.shown: tool for tool in tools}
-        self._raw_close = markup.call.after_raw + self._close
+        self._heads = _heads(self._row)
+        self._stops = self._text_stops()
+        self._ends = self._call_ends()
+        self._raw_close = self._row.after_raw + self._row.close
+        self._raw_again = _raw_again(self._row)
         self._buffer = ""
         self._entries: deque[tuple[int, Entry]] = deque()
         self._out: list[Delta] = []
-        self._value = _Value(plain=True)
+        self._value: JsonValue | ArgumentReader = JsonValue(plain=True)
+        self._pending: Begin | None = None
+        self._commented = False
         self._fresh = True
         self._after_call = False
-        self._state = self._begin if markup.thinks and not markup.thinking else self._text
-        if markup.thinking:
-            self._state = self._think
+        self._section = ""
+        self._state = self._think if markup.thinking else self._begin if markup.thinks else self._first
         self.called = False
         """Whether a call has begun."""
+
+    def _text_stops(self) -> dict[str, Callable[[str], None]]:
+        """What ends a text, and what happens then: the marker stands at the start of the buffer."""
+        channels = self._markup.channels
+        stops: dict[str, Callable[[str], None]] = dict.fromkeys(self._markup.wrappers, self._skip)
+        if channels:
+            stops |= dict.fromkeys(channels.ends, self._close_call) | dict.fromkeys(channels.starts, self._open_header)
+        elif self._calls and not self._row.whole:
+            stops[self._row.open] = self._open_call
+        return stops
+
+    def _call_ends(self) -> dict[str, Callable[[str], None]]:
+        """The same for what follows the arguments of a call."""
+        row, channels = self._row, self._markup.channels
+        if channels:
+            return dict.fromkeys(channels.ends, self._close_call) | dict.fromkeys(channels.starts, self._next_header)
+        ends: dict[str, Callable[[str], None]] = {row.close: self._close_call} if row.close else {}
+        if row.join is not None:
+            ends[row.item] = self._next_call
+        return ends
 
     @property
     def thinking(self) -> bool:
@@ -77,22 +107,28 @@ class OutputParser:
     def finish(self, *, cut: bool = False) -> list[Delta]:
         """The model has stopped: give what was held back. `cut`: it was stopped, and half a call's head is dropped."""
         out = self._run()
+        self._finish(cut=cut)
+        out += self._out
+        self._buffer, self._out = "", []
+        return out
+
+    def _finish(self, *, cut: bool) -> None:
+        if self._state == self._first:
+            self._drop_open()
         if self._state == self._head:
-            if cut:
-                return out
-            self._write(self._open)
-        if self._state == self._think:
+            if cut or self._read_calls(self._buffer):
+                return
+            self._write(self._section)
+            self._emit_text(len(self._buffer))
+        elif self._state == self._think:
             self._emit_reasoning(len(self._buffer.rstrip("\n")))
         elif self._state == self._arguments:
             self._emit_arguments(self._value.rest())
         elif self._state == self._raw:
-            if not cut and not self._buffer.startswith(self._raw_close):
+            if not cut and not self._buffer.startswith(self._raw_close or "\0"):
                 self._emit_raw(len(self._buffer))
-        elif self._state != self._tail and not (self._after_call and not self._buffer.strip()):
+        elif self._state not in (self._tail, self._header) and not (self._after_call and not self._buffer.strip()):
             self._emit_text(len(self._buffer))
-        out += self._out
-        self._buffer, self._out = "", []
-        return out
 
     def _run(self) -> list[Delta]:
         while self._buffer and self._state():
@@ -104,15 +140,15 @@ class OutputParser:
 
     def _begin(self) -> bool:
         """Nothing seen yet: is there a think block?"""
-        start, marker = self._buffer.lstrip(), self._markup.think_open
+        if self._markup.channels:
+            return self._go(self._block)
+        start, marker = self._buffer.lstrip(SPACES), self._markup.think_open
         if start.startswith(marker):
             self._drop(len(self._buffer) - len(start) + len(marker))
-            self._state = self._think
-            return True
+            return self._go(self._think)
         if marker.startswith(start):
             return False
-        self._state = self._text
-        return True
+        return self._go(self._first)
 
     def _think(self) -> bool:
         if self._fresh:
@@ -126,106 +162,205 @@ class OutputParser:
             return False
         self._drop(self._buffer.index(marker) + len(marker))
         self._fresh, self._after_call = True, False
-        self._state = self._after_think
-        return True
+        return self._go(self._block if self._markup.channels else self._after_think)
 
     def _after_think(self) -> bool:
         self._drop(len(self._buffer) - len(self._buffer.lstrip("\n")))
         if self._buffer:
-            self._state = self._text
+            self._state = self._first
         return bool(self._buffer)
 
+    def _first(self) -> bool:
+        """The first text: where a call is a whole message, is this one?"""
+        if not (self._calls and self._row.whole):
+            return self._go(self._text)
+        start, marker = self._buffer.lstrip(SPACES), self._row.open
+        if start != marker and marker.startswith(start):
+            return False
+        bare = start.removeprefix(marker)
+        called = self._called(bare)
+        if called is None and could_begin(bare):
+            return False
+        self._drop_open()
+        return self._go(self._head if called else self._text)
+
+    def _drop_open(self) -> None:
+        """Forget the open marker of a message that may be a call, if it is there."""
+        start = self._buffer.lstrip(SPACES)
+        if start.startswith(self._row.open):
+            self._drop(len(self._buffer) - len(start) + len(self._row.open))
+
+    def _called(self, text: str) -> bool | None:
+        """Whether a head, if it is one, is one of a call that may be made."""
+        matches = [(match, raw) for pattern, _, raw in self._heads if (match := pattern.match(text))]
+        names = [self._takes_raw(name_in(match)) if raw else name_in(match) in self._tools for match, raw in matches]
+        return any(names) if names else None
+
+    def _block(self) -> bool:
+        """Between two blocks. What has no header is text."""
+        start, markers = self._buffer.lstrip(), self._markup.channels.starts
+        if any(start.startswith(marker) for marker in markers):
+            self._drop(len(self._buffer) - len(start))
+            return self._go(self._header)
+        return not any(marker.startswith(start) for marker in markers) and self._go(self._text)
+
+    def _header(self) -> bool:
+        """From a block's first marker to its content."""
+        channels = self._markup.channels
+        end = self._buffer.find(channels.header_end, 0, MAX_HEADER)
+        if end < 0:
+            if len(self._buffer) < MAX_HEADER:
+                return False
+            self._emit_text(1)  # no header after all
+            return self._go(self._text)
+        header = self._buffer[:end]
+        self._drop(end + len(channels.header_end))
+        called = re.search(channels.recipient, header)
+        if called and self._calls and called[1] in self._tools:
+            self._start_call(called[1], self._row)
+            return self._go(self._raw if self._takes_raw(called[1]) else self._arguments)
+        if channels.thought in header:
+            return self._go(self._think)
+        self._announce(comments=channels.commentary in header)
+        return self._go(self._text)
+
     def _text(self) -> bool:
-        if not self._calls:
+        if not self._stops and not self._after_call:
             self._emit_text(len(self._buffer))
             return False
-        at = self._buffer.find(self._open)
-        end = at if at >= 0 else certain(self._buffer, self._open)
-        visible = self._buffer[:end]
+        at, marker = first_of(self._buffer, self._stops)
+        visible = self._buffer[: at if marker else certain_of(self._buffer, self._stops)]
         shown = visible.rstrip("\n") if visible.strip() or not self._fresh else ""
         self._emit_text(len(shown))
         if shown:
             self._fresh = self._after_call = False
-        if at < 0:
+        if not marker:
             return False
-        self._drop(self._buffer.index(self._open) + len(self._open))
-        self._state = self._head
+        self._drop(self._buffer.index(marker))
+        self._stops[marker](marker)
         return True
 
     def _head(self) -> bool:
         """Between the open marker and the arguments."""
-        for pattern, state in ((_HEAD, self._arguments), (_RAW_HEAD, self._raw)):
+        for pattern, form, raw in self._heads:
             match = pattern.match(self._buffer)
-            name = _decoded(match[1]) if match else None
-            if match and name is not None and (state != self._raw or self._takes_raw(name)):
+            if match and self._fits(name := name_in(match), form, raw=raw):
                 self._drop(match.end())
-                self._start_call(name)
-                self._state = state
-                return True
-        at = self._buffer.find(self._close)
-        if at < 0:
+                self._start_call(name, form)
+                return self._go(self._raw if raw else self._arguments)
+        at = self._buffer.find(self._row.close) if len(self._row.close) > 1 else -1
+        if at < 0:  # a bracket alone closes nothing: it may stand anywhere
             return False
-        self._whole_call(self._buffer[:at], at + len(self._close))
+        end = at + len(self._row.close)
+        if self._read_calls(self._buffer[:at]):
+            self._drop(at)
+            self._close_call(self._row.close)
+        else:
+            self._write(self._section)
+            self._emit_text(end)
+            self._fresh = self._after_call = False
+            self._state = self._text
         return True
+
+    def _fits(self, name: str, form: CallForm, *, raw: bool) -> bool:
+        """Whether a head is one of a call. A name that stands in no quotes may be any word: it must be a tool's."""
+        if raw:
+            return self._takes_raw(name)
+        return form.before_name.endswith('"') or (name in self._tools and not self._takes_raw(name))
 
     def _arguments(self) -> bool:
         piece, used = self._value.feed(self._buffer)
         self._drop(used)
         self._emit_arguments(piece)
-        if not self._value.done:
-            return False
-        self._state = self._tail
-        return True
+        return self._value.done and self._go(self._tail)
 
     def _raw(self) -> bool:
         """Text as it is, up to a close marker that ends the output or comes before another call."""
-        close, again = self._raw_close, self._markup.call.between + self._open
-        at = self._buffer.find(close)
+        if self._row.raw_ends:
+            self._emit_raw(len(self._buffer))
+            return False
+        again, skipped = self._raw_again
+        at = self._buffer.find(again) if again else -1
         if at < 0:
-            self._emit_raw(certain(self._buffer, close))
+            self._emit_raw(certain_of(self._buffer, (self._raw_close + "\0", again)))
             return False
         self._emit_raw(at)
-        after = self._buffer[len(close) :]
-        if after.startswith(again):
-            self._drop(len(close))
-            self._close_call()
-            return True
-        if again.startswith(after):
-            return False
-        self._emit_raw(1)  # no marker after all: what it is part of goes on
+        self._drop(skipped)
+        if self._row.join is None:
+            self._close_call("")
+        else:
+            self._next_call("")
         return True
 
     def _tail(self) -> bool:
         """After the arguments: up to the close marker there is nothing to tell."""
-        at = self._buffer.find(self._close)
-        if at < 0:
-            self._drop(certain(self._buffer, self._close))
+        if not self._ends:
+            return self._after_arguments()
+        at, marker = first_of(self._buffer, self._ends)
+        if not marker:
+            self._drop(certain_of(self._buffer, self._ends))
             return False
-        self._drop(at + len(self._close))
-        self._close_call()
+        self._drop(at)
+        self._ends[marker](marker)
         return True
 
-    def _whole_call(self, raw: str, end: int) -> None:
-        """A call that was not written in the usual order; or no call at all, which becomes text."""
-        call = _decoded(raw)
-        if isinstance(call, dict) and isinstance(call.get("name"), str):
-            self._drop(end)
-            self._start_call(call["name"])
+    def _after_arguments(self) -> bool:
+        """Where nothing closes a call."""
+        start, after = self._buffer.lstrip(), self._row.after.strip()
+        if start != after and after.startswith(start):
+            return False
+        self._drop(len(self._buffer) - len(start.removeprefix(after)))
+        self._close_call("")
+        return True
+
+    # What happens at a marker.
+
+    def _skip(self, marker: str) -> None:
+        self._drop(len(marker))
+
+    def _open_call(self, marker: str) -> None:
+        self._drop(len(marker))
+        self._section, self._state = marker, self._head
+
+    def _next_call(self, _marker: str) -> None:
+        self._section, self._state = "", self._head
+
+    def _close_call(self, marker: str) -> None:
+        self._drop(len(marker))
+        self._fresh = self._after_call = True
+        self._state = self._block if self._markup.channels else self._text
+
+    def _open_header(self, _marker: str) -> None:
+        self._fresh, self._state = True, self._header
+
+    def _next_header(self, _marker: str) -> None:
+        self._close_call("")
+        self._state = self._header
+
+    def _go(self, state: Callable[[], bool]) -> bool:
+        self._state = state
+        return True
+
+    def _read_calls(self, raw: str) -> bool:
+        """Calls that were not written in the usual order, if they are calls at all."""
+        value = decoded(raw)
+        calls = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+            return False
+        for call in calls:
+            self._start_call(call["name"], HERMES)
             arguments = call.get("arguments", call.get("parameters", {}))
             if self._takes_text(call["name"]):
-                arguments = _input_of(arguments)
+                arguments = input_of(arguments)
             self._emit_arguments(arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode())
-            self._close_call()
-        else:
-            self._write(self._open)
-            self._emit_text(end)
-            self._fresh = self._after_call = False
-            self._state = self._text
+        return True
 
-    def _start_call(self, name: str) -> None:
+    def _start_call(self, name: str, form: CallForm) -> None:
         tool, call_id = self._tools.get(name), self._new_call_id()
         self._out.append(ToolCall(call_id, tool.name, tool.kind, tool.namespace) if tool else ToolCall(call_id, name))
-        self._value = _Value(plain=not self._takes_text(name))
+        custom = self._takes_text(name)
+        row, ends = form.parameters, (form.after.strip(), form.close)
+        self._value = JsonValue(plain=not custom) if row is None else ArgumentReader(row, ends, tool, custom=custom)
         self.called = True
 
     def _takes_text(self, name: str) -> bool:
@@ -234,17 +369,23 @@ class OutputParser:
     def _takes_raw(self, name: str) -> bool:
         return name in self._tools and is_raw(self._tools[name])
 
-    def _close_call(self) -> None:
-        self._fresh = self._after_call = True
-        self._state = self._text
-
     # What leaves.
 
     def _write(self, text: str) -> None:
         self._out.append(Text(text))
 
+    def _announce(self, *, comments: bool) -> None:
+        """A message of another phase begins, once there is a text for it."""
+        self._fresh = True
+        if comments or self._commented:
+            self._pending = Begin("message", phase="commentary" if comments else "final_answer")
+        self._commented = self._commented or comments
+
     def _emit_text(self, size: int) -> None:
         if size:
+            if self._pending is not None:
+                self._out.append(self._pending)
+                self._pending = None
             piece = self._buffer[:size]
             self._out.append(Text(piece, self._drop(size)))
 
@@ -284,91 +425,20 @@ class OutputParser:
         return tuple(taken)
 
 
-class _Value:
-    """Finds the end of one JSON value. `plain` passes an object on as it is written; free text is given decoded."""
-
-    def __init__(self, *, plain: bool) -> None:
-        self._plain = plain
-        self._held = ""
-        self._depth = 0
-        self._in_string = False
-        self._escaped = False
-        self._started = False
-        self.done = False
-
-    def feed(self, text: str) -> tuple[str, int]:
-        """The piece to pass on, and how many characters were used."""
-        start = 0
-        if not self._started:
-            start = len(text) - len(text.lstrip())
-            if start == len(text):
-                return "", start
-            self._started = True
-            self._plain = self._plain and text[start] != '"'
-        end = self._end(text, start)
-        piece = text[start:end]
-        if self._plain:
-            return piece, end
-        self._held += piece
-        return (self.rest() if self.done else ""), end
-
-    def rest(self) -> str:
-        """What was held back: a string decoded, or a custom tool's input."""
-        held, self._held = self._held, ""
-        value = _input_of(_decoded(held))
-        if isinstance(value, str):
-            return value
-        return held if self.done else _begun(held)
-
-    def _end(self, text: str, at: int) -> int:
-        """Index after the last character of the value, or the length of the text when it goes on."""
-        if not self._depth and not self._in_string and text[at] not in '[{"':
-            return self._scalar_end(text, at)
-        if self._escaped:
-            self._escaped = False
-            at += 1
-        while match := (_QUOTE if self._in_string else _BRACKET).search(text, at):
-            at = match.end()
-            character = match[0]
-            if character == "\\":
-                if at == len(text):
-                    self._escaped = True
-                    return at
-                at += 1
-            elif character == '"':
-                self._in_string = not self._in_string
-            else:
-                self._depth += 1 if character in "[{" else -1
-            if not self._in_string and self._depth <= 0:
-                self.done = True
-                return at
-        return len(text)
-
-    def _scalar_end(self, text: str, at: int) -> int:
-        match = _SCALAR_END.search(text, at)
-        if match is None:
-            return len(text)
-        self.done = True
-        return match.start()
+def _heads(row: CallForm) -> list[tuple[re.Pattern[str], CallForm, bool]]:
+    """The ways in which a call begins, and whether raw text follows. JSON is understood beside single arguments."""
+    forms = (row, HERMES) if row.parameters is not None else (row,)
+    return [
+        (re.compile(pattern(form), re.DOTALL), form, raw)
+        for form in forms
+        for pattern, raw in ((raw_head_pattern, True), (head_pattern, False))
+    ]
 
 
-def _begun(held: str) -> str:
-    """The text in a custom tool's arguments that were cut off, without half an escape at its end."""
-    head = _INPUT_HEAD.match(held)
-    text = held[head.end() :] if head else ""
-    for size in range(len(text), max(-1, len(text) - 12), -1):
-        if isinstance(value := _decoded(f'"{text[:size]}"'), str):
-            return value
-    return ""
-
-
-def _input_of(arguments: Any) -> Any:
-    """The free text inside a custom tool's arguments, where it is there."""
-    return arguments.get("input", arguments) if isinstance(arguments, dict) else arguments
-
-
-def _decoded(raw: str) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+def _raw_again(row: CallForm) -> tuple[str, int]:
+    """What stands between a raw text and the next call, as far as its head; how much of it is over then."""
+    if row.join is not None:
+        return row.after_raw + row.join + row.item, len(row.after_raw + row.join)
+    if row.between is not None:
+        return row.after_raw + row.close + row.between + row.open, len(row.after_raw + row.close)
+    return "", 0
