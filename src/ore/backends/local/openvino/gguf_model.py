@@ -13,7 +13,7 @@ import openvino
 from ore.backends.local.openvino.architectures import GGUF
 from ore.backends.local.openvino.gguf_file import Array, GgufFile
 from ore.backends.local.openvino.graph import Missing, Shape, build
-from ore.backends.local.openvino.weights import Matrix, in_order, unpacked
+from ore.backends.local.openvino.weights import Matrix, in_order, stored_bytes, unpacked
 from ore.errors import StartupError
 
 _PLACES: Final = {
@@ -64,7 +64,7 @@ def shape_of(file: GgufFile) -> Shape:
 
 
 def model_of(file: GgufFile, report: Callable[[int, int], None] = lambda _done, _total: None) -> openvino.Model:
-    """The graph of the file's model. `report` is told the tensors that are read, and all. Raises `StartupError`."""
+    """The graph of the file's model. `report` is told the bytes that are read, and all. Raises `StartupError`."""
     shape = shape_of(file)
     interleaved = GGUF[file.architecture]
     orders = {
@@ -72,14 +72,15 @@ def model_of(file: GgufFile, report: Callable[[int, int], None] = lambda _done, 
         "attn_k": _by_halves(shape.kv_heads, shape.head_width),
     }
 
-    read: set[str] = set()
+    read: dict[str, int] = {}
+    total = sum(map(stored_bytes, file.tensors.values()))
 
     def weight(name: str) -> Matrix | None:
         place = _stored_name(name)
         if (stored := file.tensors.get(place)) is None:
             return None
-        read.add(place)
-        report(len(read), len(file.tensors))
+        read[place] = stored_bytes(stored)
+        report(sum(read.values()), total)
         matrix = unpacked(place, stored)
         order = orders.get(place.split(".")[-2]) if interleaved and "." in place else None
         return matrix if order is None else in_order(matrix, order)

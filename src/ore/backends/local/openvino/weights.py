@@ -57,9 +57,14 @@ def unpacked(name: str, stored: Stored) -> Matrix:
             f"the tensor {name} has the type {kind}, which OpenVINO is not given: use another quantisation "
             '(Q8_0, Q4_0, Q4_K_M, Q5_K_M, Q6_K or F16), or engine = "llama_cpp"'
         )
-    per_block, size, unpack = _KINDS[stored.kind]
-    blocks = int(np.prod(stored.shape)) // per_block
-    return unpack(stored.data[: blocks * size].reshape(blocks, size), stored.shape)
+    _, size, unpack = _KINDS[stored.kind]
+    return unpack(stored.data[: stored_bytes(stored)].reshape(-1, size), stored.shape)
+
+
+def stored_bytes(stored: Stored) -> int:
+    """What a tensor takes in its file; 0 for a type that is not known."""
+    per_block, size, _ = _KINDS.get(stored.kind, (1, 0, None))
+    return int(np.prod(stored.shape)) // per_block * size
 
 
 Unpack = Callable[[Array, tuple[int, ...]], Matrix]
