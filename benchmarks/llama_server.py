@@ -1,7 +1,7 @@
 """llama.cpp's own HTTP server, from the wheel, in a process of its own; and clients that stream from it.
 
-Run as `python -m benchmarks.llama_server MODEL SLOTS SOCKET` by `LlamaServer`. It listens on a Unix socket. Nothing of ORE runs in the process but the
-function that starts the engine.
+Run as `python -m benchmarks.llama_server MODEL SLOTS SOCKET` by `LlamaServer`. It listens on a Unix socket. Nothing of
+ORE runs in the process but the function that starts the engine.
 """
 
 import asyncio

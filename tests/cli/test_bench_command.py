@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
@@ -26,7 +25,7 @@ def test_a_model_is_measured(ore: Any, folder: Path) -> None:
     numbers = ("load_seconds", "cold_seconds", "cached_seconds", "prefill", "resident", "bandwidth_share")
     assert all(measured[key] > 0 for key in numbers)
     assert "llama_cpp: loading\nllama_cpp: first token\nllama_cpp: 1 client\n" in found.stderr
-    assert ElementTree.parse(folder / "bars.svg").getroot().tag.endswith("svg")
+    assert (folder / "bars.svg").read_text("utf-8").startswith("<svg ")
 
 
 @pytest.mark.engine

@@ -43,7 +43,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """One engine. Seconds, tokens per second, bytes; `decode` by the number of clients. `problem`: why there is no more."""
+    """One engine: seconds, tokens per second, bytes; `decode` by the number of clients."""
 
     engine: str
     load_seconds: float | None = None
@@ -57,6 +57,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     bandwidth_share: float | None = None
     """What one client's decoding reads of the weights, over what this machine can copy."""
     problem: str | None = None
+    """Why there is no more."""
 
 
 async def measure(
