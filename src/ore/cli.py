@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ore import __version__
+from ore.commands.bench import bench
 from ore.commands.chat import chat
 from ore.commands.config import config
 from ore.commands.doctor import doctor
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, chat, responses, models, ps, config, doctor):
+for command in (serve, chat, responses, models, ps, config, doctor, bench):
     cli.add_command(command)
 
 

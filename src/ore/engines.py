@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ore.backends.base import Backend
+from ore.backends.local.auto import Choice, suited
 from ore.backends.local.memory import expected_bytes, machine_bytes
 from ore.backends.residence import Loadable, OnDemand, Residence, Resident
 from ore.errors import StartupError
@@ -19,7 +20,6 @@ from ore.settings import (
     Settings,
     code_reference,
     hub_reference,
-    is_classical,
     model_file,
     model_kind,
 )
@@ -41,11 +41,11 @@ async def make_backends(settings: Settings, progress: Progress | None) -> dict[s
 async def _made(
     settings: Settings, name: str, model: ModelSettings, residence: Residence, progress: Progress | None
 ) -> Backend:
-    path = await _fetched(settings, name, model.path, progress)
-    adapter = None if model.adapter is None else await _fetched(settings, name, model.adapter, progress)
+    path = await fetched(settings, name, model.path, progress)
+    adapter = None if model.adapter is None else await fetched(settings, name, model.adapter, progress)
     if not path.exists():
         raise StartupError(f"The model {name!r} cannot be loaded: there is no {path}. Correct its path.")
-    projector = await _fetched(settings, name, model.projector, progress) if model.projector else None
+    projector = await fetched(settings, name, model.projector, progress) if model.projector else None
     engine = chosen(path, model).engine
     row = ENGINES[engine]
     backend = row.make(Order(name, path, model, settings, progress, projector, adapter))
@@ -150,6 +150,23 @@ def _sklearn(order: Order) -> Loadable:
     return Classical(order.name, ClassicalOptions(path=order.path, queue=section.queue, max_rows=section.max_rows))
 
 
+def _openvino(order: Order) -> Loadable:
+    from ore.backends.local.local_model import LocalModel
+    from ore.backends.local.openvino.engine import openvino_engine
+    from ore.backends.local.options import OpenVinoOptions
+
+    section = order.settings.openvino
+    options = OpenVinoOptions(
+        **common_options(order, section),
+        prefill=section.prefill,
+        device=section.device,
+        kv_cache_mib=section.kv_cache_mib,
+        kv_precision=section.kv_precision,
+        weights=section.weights,
+    )
+    return LocalModel(order.name, options, openvino_engine(order.name, options, order.report))
+
+
 def _torch(order: Order) -> Loadable:
     from ore.backends.local.local_model import LocalModel
     from ore.backends.local.options import TorchOptions
@@ -187,36 +204,41 @@ def _candle(order: Order) -> Loadable:
 ENGINES: Final = {
     "llama_cpp": EngineRow(_llama_cpp, "xllamacpp"),
     "sklearn": EngineRow(_sklearn, "sklearn", extra="sklearn", stays=True),
+    "openvino": EngineRow(_openvino, "openvino", "openvino"),
     "torch": EngineRow(_torch, "torch", "torch"),
     "candle": EngineRow(_candle, "mistralrs", "candle"),
 }
 """By the names that settings use."""
 
 
-class Choice(NamedTuple):
-    """An engine, and the reason in half a sentence."""
-
-    engine: str
-    why: str
-
-
 def chosen(path: Path, model: ModelSettings) -> Choice:
     """The engine for a model. Raises `StartupError` when it is not installed."""
-    choice = Choice(by_file(path), "by its file") if model.engine == "auto" else Choice(model.engine, "as set")
-    row = ENGINES[choice.engine]
-    if not row.installed:
+    choice = _suited(path, model) if model.engine == "auto" else Choice(model.engine, "as set")
+    if model.adapter is not None and choice.engine != "torch":
         raise StartupError(
-            f"The engine {choice.engine} is not installed; install it with: "
-            f"pip install 'open-responses-engine[{row.extra}]'."
+            f'The engine {choice.engine} takes no adapter; leave one of them out, or set engine = "torch".'
+        )
+    if not is_installed(choice.engine):
+        raise StartupError(
+            f"The engine {choice.engine} is needed ({choice.why}) and not installed; install it with: "
+            f"{install_command(choice.engine)}"
         )
     return choice
 
 
-def by_file(path: Path) -> str:
-    """The first engine that takes such a file."""
-    if is_classical(str(path)):
-        return "sklearn"
-    return "torch" if path.suffix == ".py" or path.is_dir() else "llama_cpp"
+def _suited(path: Path, model: ModelSettings) -> Choice:
+    return suited(path, is_installed) if model.adapter is None else Choice("torch", "for its adapter")
+
+
+def install_command(engine: str) -> str:
+    """What brings an engine here."""
+    row = ENGINES.get(engine)
+    return f"pip install {row.package}" if row and not row.extra else f"pip install 'open-responses-engine[{engine}]'"
+
+
+def is_installed(engine: str) -> bool:
+    """Whether an engine is one of the table, and its package is here."""
+    return engine in ENGINES and ENGINES[engine].installed
 
 
 def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
@@ -237,7 +259,7 @@ def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
     }
 
 
-async def _fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
+async def fetched(settings: Settings, name: str, wanted: str, progress: Progress | None) -> Path:
     """The file or folder of a model or an adapter, brought here from its hub if need be."""
     path = model_file(settings, wanted)
     reference = hub_reference(wanted)

@@ -35,6 +35,8 @@ def test_models_as_json(ore: Any, folder: Path) -> None:
         "tools": True,
         "images": False,
         "reasoning": None,
+        "engine": "llama_cpp",
+        "why": "a GGUF file",
         "path": str(folder / "here.gguf"),
         "file": str(folder / "here.gguf"),
         "size": 2048,
@@ -53,8 +55,8 @@ def test_models_as_json(ore: Any, folder: Path) -> None:
 def test_models_as_a_table(ore: Any, folder: Path) -> None:
     """A line for each, with what is to be known about its file."""
     lines = ore("models").output.splitlines()
-    assert lines[0].split() == ["MODEL", "KIND", "CONTEXT", "CAN", "SIZE", "FILE", "WHERE"]
-    assert lines[1].split()[:7] == ["here", "file", "-", "tools", "2.0", "KiB", "here"]
+    assert lines[0].split() == ["MODEL", "KIND", "ENGINE", "CONTEXT", "CAN", "SIZE", "FILE", "WHERE"]
+    assert lines[1].split()[:8] == ["here", "file", "llama_cpp", "-", "tools", "2.0", "KiB", "here"]
     assert [line.split()[0] for line in lines[1:]] == ["here", "gone", "hub", "ore-tiny"]
     assert ["missing" in line for line in lines[1:]] == [False, True, False, True]
     assert "hub (default)" in lines[3]
@@ -117,7 +119,7 @@ def test_aliases_and_models_of_providers(ore: Any, folder: Path) -> None:
     lines = {line.split()[0]: line for line in ore("models").output.splitlines()}
     assert lines["fast"].endswith("ordered: ore-tiny, openai/gpt-5, box/qwen; spill_waiting 4")
     assert lines["mix"].endswith("weighted: 3 ore-tiny, 0.5 openai/gpt-5")
-    assert lines["box/*"].split() == ["box/*", "chat_completions", "-", "-", "-", "-", "http://127.0.0.1:1/v1"]
+    assert lines["box/*"].split() == ["box/*", "chat_completions", "-", "-", "-", "-", "-", "http://127.0.0.1:1/v1"]
 
 
 def test_providers_are_asked_for_their_models(ore: Any, folder: Path, stub: Stub, monkeypatch: Any) -> None:

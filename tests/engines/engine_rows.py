@@ -17,7 +17,8 @@ from ore.backends.local.candle import candle
 from ore.backends.local.engine import Engine
 from ore.backends.local.llama_cpp import LlamaCpp
 from ore.backends.local.local_model import LocalModel
-from ore.backends.local.options import CandleOptions, LlamaCppOptions, TorchOptions
+from ore.backends.local.openvino.engine import openvino_engine
+from ore.backends.local.options import CandleOptions, LlamaCppOptions, OpenVinoOptions, TorchOptions
 from ore.backends.local.torch.engine import torch_engine
 
 CONTEXT: Final = 4096
@@ -83,8 +84,14 @@ def _torch(folder: Path, wanted: Wanted) -> LocalModel:
     return LocalModel("random", options, torch_engine("random", options))
 
 
+def _openvino(folder: Path, wanted: Wanted) -> LocalModel:
+    options = OpenVinoOptions(path=_gguf(folder, wanted), slots=wanted.slots, queue=wanted.queue)
+    return LocalModel("random", options, openvino_engine("random", options))
+
+
 ROWS: Final = {
     "llama_cpp": EngineRow(package="xllamacpp", make=_llama_cpp),
+    "openvino": EngineRow(package="openvino", make=_openvino),
     "candle": EngineRow(package="mistralrs", make=_candle, lacks=frozenset({"seeds"})),
     "torch": EngineRow(package="torch", make=_torch),
 }

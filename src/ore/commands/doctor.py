@@ -23,7 +23,15 @@ from ore.commands.options import config_option, data_dir_option, default_setting
 from ore.commands.provider_check import provider_finding
 from ore.errors import StartupError
 from ore.hosts import is_loopback
-from ore.settings import BUNDLED_MODELS, Settings, is_classical, model_file, model_kind, resolve_models
+from ore.settings import (
+    BUNDLED_MODELS,
+    ModelSettings,
+    Settings,
+    is_classical,
+    model_file,
+    model_kind,
+    resolve_models,
+)
 
 _GIB: Final = 1024**3
 _WAL_RESET_FIXED: Final = (3, 51, 3)
@@ -219,6 +227,15 @@ def _engine(_: Subject) -> Finding:
     return Finding("ok", f"{name} (llama.cpp)")
 
 
+def _engines(_: Subject) -> Finding:
+    """Those beside llama.cpp, by name: none has to be here."""
+    from ore.engines import ENGINES, install_command, is_installed
+
+    here = [engine for engine in ENGINES if is_installed(engine)]
+    missing = [install_command(engine) for engine in ENGINES if engine not in here]
+    return Finding("ok", f"{', '.join(here) or 'none'}" + (f"; more with {' or '.join(missing)}" if missing else ""))
+
+
 def _bundled(subject: Subject) -> Finding:
     name, file = next(iter(BUNDLED_MODELS.items()))
     if not file.is_file():
@@ -263,17 +280,28 @@ def _settings(subject: Subject) -> Finding:
 
 
 def _model(subject: Subject, name: str) -> Finding:
-    path = subject.settings.models[name].path
-    file = model_file(subject.settings, path)
+    model = subject.settings.models[name]
+    path, file = model.path, model_file(subject.settings, model.path)
     if file.is_file() and is_classical(path):
         return _classical(file)
-    if file.suffix == ".gguf" and file.is_file():
-        return _gguf(file)
     if file.exists():
-        return Finding("ok", str(file))
+        return _with_engine(file, model)
     if model_kind(path) == "hub":
         return Finding("ok", f"{path} will be downloaded at the first start")
     return Finding("fail", f"{file} does not exist", f"correct the path of models.{name}")
+
+
+def _with_engine(file: Path, model: ModelSettings) -> Finding:
+    """A model that is here, and what will run it."""
+    from ore.engines import chosen
+
+    finding = _gguf(file) if file.suffix == ".gguf" else Finding("ok", str(file))
+    try:
+        choice = chosen(file, model)
+    except StartupError as error:
+        problem, _, fix = error.message.partition("; ")
+        return Finding("fail", problem, fix)
+    return finding._replace(detail=f"{finding.detail}, by {choice.engine} ({choice.why})")
 
 
 def _provider(subject: Subject, name: str) -> Finding:
@@ -292,6 +320,7 @@ CHECKS: Final[dict[str, Check]] = {
     "disk": _disk,
     "sqlite": _sqlite,
     "engine": _engine,
+    "engines": _engines,
     "bundled model": _bundled,
     "port": _port,
 }

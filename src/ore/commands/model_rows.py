@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from ore.commands.options import environ
+from ore.errors import StartupError
 from ore.settings import (
     BUNDLED_MODELS,
     AliasSettings,
@@ -52,13 +53,29 @@ def list_models(settings: Settings, discovered: Discovered) -> list[Row]:
 def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
     """`size` is in bytes, None where there is no file. Whether it reasons is known when it is loaded."""
     file = model_file(settings, model.path)
-    size = file.stat().st_size if file.is_file() else None
+    size = sum(part.stat().st_size for part in files_of(file)) if file.exists() else None
     facts = {"path": model.path, "file": str(file), "size": size, "present": size is not None}
     if is_classical(model.path):
-        return {"name": name, "kind": "classical", **_able(tools=False, images=False, reasoning=False), **facts}
+        able = _able(tools=False, images=False, reasoning=False)
+        return {"name": name, "kind": "classical", **able, **_engine(file, model), **facts}
     context = settings.llama_cpp.context if model.context is None else model.context
     able = _able(context or _trained_context(file), tools=not _embeds(file, model), images=bool(model.projector))
-    return {"name": name, "kind": model_kind(model.path), **able, **facts}
+    return {"name": name, "kind": model_kind(model.path), **able, **_engine(file, model), **facts}
+
+
+def files_of(path: "Path") -> list["Path"]:
+    """The files of a model: itself, or what lies in its folder."""
+    return [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+
+
+def _engine(file: "Path", model: ModelSettings) -> Row:
+    """What will run it and why; `engine` is None where nothing can, and `why` says what to do."""
+    from ore.engines import chosen
+
+    try:
+        return chosen(file, model)._asdict()
+    except StartupError as error:
+        return {"engine": None, "why": error.message}
 
 
 def _trained_context(file: "Path") -> int | None:

@@ -65,14 +65,15 @@ def train_demo(name: str | None, out: Path | None) -> None:
     click.echo(f"curl http://127.0.0.1:8000/v1/responses -H 'content-type: application/json' -d {body}")
 
 
-_HEADER: Final = ("MODEL", "KIND", "CONTEXT", "CAN", "SIZE", "FILE", "WHERE")
+_HEADER: Final = ("MODEL", "KIND", "ENGINE", "CONTEXT", "CAN", "SIZE", "FILE", "WHERE")
 
 
 def _line(row: Row) -> tuple[str, ...]:
     name = f"{row['name']} (default)" if row["default"] else str(row["name"])
     context = str(row["context_window"] or "-")
     can = ", ".join(ability for ability in ("tools", "images", "reasoning") if row[ability]) or "-"
-    return (name, row["kind"], context, can, human_size(row.get("size")), _state(row), _where(row))
+    engine = (row["engine"] or "not installed") if "engine" in row else "-"
+    return (name, row["kind"], engine, context, can, human_size(row.get("size")), _state(row), _where(row))
 
 
 def _state(row: Row) -> str:

@@ -6,11 +6,12 @@ Everything that can be refused before the server is built is refused here, in on
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, get_args
 
 import click
+from msgspec.structs import replace
 
 from ore import __version__
 from ore.commands.address import refuse_public_bind, refuse_taken_port
@@ -18,10 +19,13 @@ from ore.commands.options import config_option, data_dir_option, environ, load_s
 from ore.commands.progress import download_progress
 from ore.errors import StartupError
 from ore.hosts import is_loopback
-from ore.settings import Settings, model_file, model_kind, resolve_models, resolved_headers, resolved_key
+from ore.settings import EngineName, Settings, model_file, model_kind, resolve_models, resolved_headers, resolved_key
 
 if TYPE_CHECKING:
+    from ore.backends.local.auto import Choice
     from ore.serving import BoundAddress
+
+ENGINE_NAMES: Final = get_args(EngineName)
 
 
 @click.command()
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. Default: 8000.")
 @data_dir_option
 @config_option
+@click.option(
+    "--engine", type=click.Choice(ENGINE_NAMES), help="What runs MODEL; auto chooses. Default: as configured."
+)
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="Allow a public address without keys.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least important level shown."
@@ -41,6 +48,7 @@ def serve(
     port: int | None,
     data_dir: str | None,
     config: Path | None,
+    engine: str | None,
     insecure_no_auth: bool | None,
     log_level: str | None,
     until_stdin_closes: bool,
@@ -58,7 +66,7 @@ def serve(
         server__insecure_no_auth=insecure_no_auth,
         log__level=log_level,
     )
-    settings = resolve_models(loaded.settings, model)
+    settings = with_engine(resolve_models(loaded.settings, model), engine)
     if sys.platform == "win32":
         raise StartupError("ORE runs on Linux and macOS; on Windows, run it in WSL.")
     refuse_public_bind(settings.server)
@@ -68,6 +76,17 @@ def serve(
     if until_stdin_closes:
         _stop_when_stdin_closes()
     _run(settings)
+
+
+def with_engine(settings: Settings, engine: str | None) -> Settings:
+    """The settings with another engine for the default model. Raises `StartupError` when no engine runs that one."""
+    if engine is None:
+        return settings
+    name = settings.default_model
+    if name not in settings.models:
+        raise StartupError(f"--engine is for a model on this machine, and {name or 'no MODEL'} is none; name one.")
+    model = replace(settings.models[name], engine=engine)
+    return replace(settings, models={**settings.models, name: model})
 
 
 def refuse_missing_files(settings: Settings) -> None:
@@ -109,6 +128,7 @@ def announcement(settings: Settings, address: "BoundAddress") -> list[str]:
         f"ORE     {__version__}",
         f"URL     {url}/v1",
         f"models  {', '.join(names)}",
+        *(f"engine  {name}: {choice.engine} ({choice.why})" for name, choice in engines_of(settings)),
         f"store   {settings.data_path()}",
     ]
     if settings.server.docs:
@@ -116,6 +136,14 @@ def announcement(settings: Settings, address: "BoundAddress") -> list[str]:
     local = is_loopback(settings.server.host)
     key = "none is needed on loopback; give clients any word" if local else "none: whoever reaches it may use it"
     return [*lines, f"key     {key}", "", *_examples(f"{url}/v1", model), ""]
+
+
+def engines_of(settings: Settings) -> Iterator[tuple[str, "Choice"]]:
+    """The engine of each model on this machine, and why."""
+    from ore.engines import chosen
+
+    for name, model in settings.models.items():
+        yield name, chosen(model_file(settings, model.path), model)
 
 
 def _examples(url: str, model: str) -> list[str]:

@@ -163,6 +163,26 @@ class SklearnSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_rows: Annotated[int, Meta(ge=1, description="Rows of one request, at most; more are a 400.")] = 100_000
 
 
+class OpenVinoSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[openvino]`: defaults for every model that OpenVINO runs; `[models.NAME]` overrides those it also has."""
+
+    device: Annotated[Literal["CPU", "GPU"], Meta(description="What computes: the processor, or an Intel GPU.")] = "CPU"
+    kv_cache_mib: Annotated[
+        int, Meta(ge=1, description="Memory for keys and values of all requests and cached prompts, in MiB, at most.")
+    ] = 1024
+    kv_precision: Annotated[
+        Literal["auto", "u8", "bf16", "f16", "f32"],
+        Meta(description="How keys and values are kept; `auto` takes what the device prefers, 8 bits on processors."),
+    ] = "auto"
+    prefill: Annotated[
+        int, Meta(ge=16, description="Tokens of prompts per step, at most; it takes fewer where a step gets slow.")
+    ] = 512
+    weights: Annotated[
+        Literal["auto", "int8", "stored"],
+        Meta(description="How safetensors are kept: in 8 bits, or as stored; `auto` does the former from 64 MiB on."),
+    ] = "auto"
+
+
 class TorchSettings(EngineSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[torch]`: defaults for every model that PyTorch runs; `[models.NAME]` overrides those it also has."""
 
@@ -520,6 +540,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
     local: LocalSettings = field(default_factory=LocalSettings)
     llama_cpp: LlamaCppSettings = field(default_factory=LlamaCppSettings)
+    openvino: OpenVinoSettings = field(default_factory=OpenVinoSettings)
     torch: TorchSettings = field(default_factory=TorchSettings)
     candle: CandleSettings = field(default_factory=CandleSettings)
     sklearn: SklearnSettings = field(default_factory=SklearnSettings)

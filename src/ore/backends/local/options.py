@@ -61,6 +61,16 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     """The file with which it sees images."""
 
 
+class OpenVinoOptions(EngineOptions, frozen=True, kw_only=True):
+    """`[openvino]`."""
+
+    prefill: int = 512
+    device: str = "CPU"
+    kv_cache_mib: int = 1024
+    kv_precision: str = "auto"
+    weights: str = "auto"
+
+
 class CandleOptions(EngineOptions, frozen=True, kw_only=True):
     """`[candle]`."""
 
