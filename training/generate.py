@@ -158,22 +158,22 @@ def answering(w: Words) -> Example:
 
 
 SKILLS: dict[str, tuple[int, Callable[[Words], list[Message] | Example]]] = {
-    "talk": (10, chat.small_talk),
-    "ore": (10, chat.about_ore),
+    "talk": (8, chat.small_talk),
+    "ore": (9, chat.about_ore),
     "echo": (8, chat.echo),
-    "drill": (8, chat.drill),
-    "counting": (6, chat.counting),
-    "unknown": (4, chat.unknown),
+    "drill": (10, chat.drill),
+    "counting": (5, chat.counting),
+    "unknown": (3, chat.unknown),
     "attachment": (2, chat.attachment),
     "memory": (14, chat.memory),
     "persona": (3, chat.persona),
     "instruction": (12, chat.instructed),
     "language": (2, chat.in_language),
     "system": (4, chat.plain_system),
-    "call": (45, using_tools),
+    "call": (70, using_tools),
     "result": (8, answering),
-    "no_call": (7, ignoring_tools),
-    "schema": (32, schemas.example),
+    "no_call": (9, ignoring_tools),
+    "schema": (55, schemas.example),
 }
 
 
