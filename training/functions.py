@@ -46,6 +46,7 @@ TABLES = tomllib.loads((Path(__file__).parent / "tables" / "functions.toml").rea
 FAMILIES = [
     Family(**{**family, "parameters": [Parameter(**p) for p in family["parameters"]]}) for family in TABLES["family"]
 ]
+MORE: dict[str, dict[str, list[str]]] = TABLES["more"]
 GENERIC: dict[str, dict[str, Any]] = TABLES["generic"]
 VAGUE: dict[str, list[str]] = TABLES["vague"]
 ROOMS: list[str] = words.LISTS["rooms"]
@@ -159,10 +160,10 @@ def property_of(source: str, description: str) -> dict[str, Any]:
 
 def from_family(words_: Words, family: Family) -> Function:
     """A function of a family with names drawn for this dialogue."""
-    name = split_pick(words_, family.names)
     description = words_.any(family.descriptions)
-    if description and words_.chance(0.06):
-        name = words_.invented()
+    if not words_.unseen and words_.chance(0.4):
+        description = words_.any(MORE[family.names[0]]["descriptions"])
+    name = name_of(words_, family, described=bool(description))
     properties: dict[str, Any] = {}
     sources, required = [], []
     describe = words_.chance(0.5)
@@ -181,6 +182,30 @@ def from_family(words_: Words, family: Family) -> Function:
         family.results,
         family.names[0],
     )
+
+
+def name_of(words_: Words, family: Family, described: bool) -> str:
+    """A name for a function: a listed one, or one that says nothing if a description says it.
+
+    Training composes names too. They are many, so that the model reads them instead of knowing them.
+    """
+    if described and words_.chance(0.06 if words_.unseen else 0.2):
+        return words_.invented()
+    name = split_pick(words_, family.names)
+    if words_.unseen or words_.chance(0.4):
+        return name
+    parts = MORE[family.names[0]]
+    composed = f"{words_.any(parts['verbs'])}_{words_.any(parts['things'])}"
+    composed = words_.any([composed, composed, composed, name, parts["things"][0]])
+    style = words_.rng.random()
+    if style < 0.25:
+        head, *tail = composed.split("_")
+        composed = head + "".join(part.capitalize() for part in tail)
+    elif style < 0.4:
+        composed = words_.any(["my_", "do_", "the_", "api_", f"{words_.invented()}_"]) + composed
+    elif style < 0.5:
+        composed += words_.any(["_tool", "_now", "_function", "_v2", f"_{words_.invented()}"])
+    return composed if words_.fits(composed) else name
 
 
 def split_pick(words_: Words, options: list[str]) -> str:
@@ -399,7 +424,7 @@ def turns_of_call(words_: Words, function: Function, finish: bool) -> list[Messa
     first = function.sources[0] if function.sources else None
     calls = [call(function.name, arguments)]
     kinds = ("city", "person", "topic", "company", "word", "code")
-    if first and first[1] in kinds and list(arguments) == [first[0]] and words_.chance(0.25):
+    if first and first[1] in kinds and list(arguments) == [first[0]] and words_.chance(0.25 if words_.unseen else 0.5):
         other, value = value_of(words_, first[1])
         known = str(arguments[first[0]])
         joined = words_.any(

@@ -275,8 +275,12 @@ def several(w: Words) -> tuple[str, dict[str, Any], Any]:
     """A list of objects: names with one value each."""
     field = w.rng.choice(PERSON_FIELDS[:8])
     key, this = w.any(["name", "person"]), w.any(field.keys.split("|"))
-    rows = [(name, field.draw(w)) for name in names(w, w.rng.randint(2, 3))]
-    text = " ".join(f"{name} {clause(w, field, value)}." for name, value in rows)
+    rows = [(name, field.draw(w)) for name in names(w, w.rng.randint(2, 3 if w.unseen else 5))]
+    if not w.unseen and w.chance(0.25):
+        line = w.any(["{}: {}", "- {}, {}", "{} {}", "- {}: {}"])
+        text = "\n".join(line.format(name, value) for name, value in rows)
+    else:
+        text = " ".join(f"{name} {clause(w, field, value)}." for name, value in rows)
     listed = {"type": "array", "items": closed(w, {key: dict(TEXT), this: dict(field.schema)})}
     outer = w.any(["people", "persons", "items", "list"])
     return ask(w, "people", text), closed(w, {outer: listed}), {outer: [{key: n, this: v} for n, v in rows]}
@@ -285,7 +289,7 @@ def several(w: Words) -> tuple[str, dict[str, Any], Any]:
 def names_only(w: Words) -> tuple[str, dict[str, Any], Any]:
     """A list of words."""
     draw = w.any(["name", "city", "noun", "food"])
-    found = list(dict.fromkeys(str(w.named(draw)) for _ in range(w.rng.randint(1, 4))))
+    found = list(dict.fromkeys(str(w.named(draw)) for _ in range(w.rng.randint(1, 4 if w.unseen else 6))))
     key = {
         "name": ["names", "people"],
         "city": ["cities", "places"],
@@ -330,7 +334,7 @@ def mood(w: Words) -> tuple[str, dict[str, Any], Any]:
     return asks.replace("{t}", text), closed(w, properties), answer
 
 
-JUDGED, TRAINED = (60, 12, 9, 9, 10), (46, 14, 22, 10, 8)
+JUDGED, TRAINED = (60, 12, 9, 9, 10), (42, 14, 28, 10, 6)
 """How often each shape is judged, and trained: lists of objects are the hardest to learn."""
 
 
