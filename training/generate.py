@@ -69,6 +69,8 @@ def tool_system(w: Words) -> list[Message]:
 
 def using_tools(w: Words) -> Example:
     """Requests that a function answers, one after the other, with results and talk between them."""
+    if not w.unseen and w.chance(0.45):
+        return choosing(w)
     wanted = functions.some_function(w)
     tools = functions.toolbox(w, wanted)
     messages = tool_system(w)
@@ -85,6 +87,16 @@ def using_tools(w: Words) -> Example:
                 messages += talk(w)
         if messages[-1].get("tool_calls"):
             break
+    return Example("call", messages, [t.definition for t in tools])
+
+
+def choosing(w: Words) -> Example:
+    """The drill of choosing: several functions, and one request after the other without any result. Only for training:
+    a choice costs a third of the tokens that it costs in a whole dialogue."""
+    wanted = functions.some_function(w)
+    tools = functions.toolbox(w, wanted)
+    asked = [wanted, *(w.rng.choice(tools) for _ in range(w.rng.randint(0, 4)))]
+    messages = [m for function in asked for m in functions.turns_of_call(w, function, finish=False)]
     return Example("call", messages, [t.definition for t in tools])
 
 

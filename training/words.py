@@ -161,6 +161,11 @@ class Words:
 
     def city(self) -> str:
         """A city; a quarter of them invented, some of two words."""
+        if not self.unseen and self.chance(0.2):
+            head = self.any(
+                ["El", "La", "Fort", "Mount", "North", "Santa", "Rio", self.invented(True), self.invented(True)]
+            )
+            return f"{head} {self.invented(True)}"
         if self.chance(0.25):
             prefix = self.any(["New ", "San ", "Port ", "Saint ", "Upper "]) if self.chance(0.2) else ""
             return prefix + self.invented(True)
