@@ -93,9 +93,8 @@ def using_tools(w: Words) -> Example:
 def choosing(w: Words) -> Example:
     """The drill of choosing: several functions, and one request after the other without any result. Only for training:
     a choice costs a third of the tokens that it costs in a whole dialogue."""
-    wanted = functions.some_function(w)
-    tools = functions.toolbox(w, wanted)
-    asked = [wanted, *(w.rng.choice(tools) for _ in range(w.rng.randint(0, 4)))]
+    tools = functions.toolbox(w, functions.some_function(w))
+    asked = w.rng.sample(tools, w.rng.randint(1, len(tools)))
     messages = [m for function in asked for m in functions.turns_of_call(w, function, finish=False)]
     return Example("call", messages, [t.definition for t in tools])
 
