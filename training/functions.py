@@ -168,7 +168,7 @@ def from_family(words_: Words, family: Family) -> Function:
     sources, required = [], []
     describe = words_.chance(0.5)
     for parameter in family.parameters:
-        key = split_pick(words_, [n for n in parameter.names if n not in properties])
+        key = key_of(words_, [n for n in parameter.names if n not in properties], alone=len(family.parameters) == 1)
         text = words_.any(parameter.descriptions) if describe else ""
         properties[key] = property_of(parameter.source, text)
         sources.append((key, parameter.source, parameter.optional))
@@ -189,10 +189,10 @@ def name_of(words_: Words, family: Family, described: bool) -> str:
 
     Training composes names too. They are many, so that the model reads them instead of knowing them.
     """
-    if described and words_.chance(0.06 if words_.unseen else 0.2):
+    if described and words_.chance(0.06 if words_.unseen else 0.35):
         return words_.invented()
     name = split_pick(words_, family.names)
-    if words_.unseen or words_.chance(0.4):
+    if words_.unseen or words_.chance(0.3):
         return name
     parts = MORE[family.names[0]]
     composed = f"{words_.any(parts['verbs'])}_{words_.any(parts['things'])}"
@@ -206,6 +206,18 @@ def name_of(words_: Words, family: Family, described: bool) -> str:
     elif style < 0.5:
         composed += words_.any(["_tool", "_now", "_function", "_v2", f"_{words_.invented()}"])
     return composed if words_.fits(composed) else name
+
+
+def key_of(words_: Words, options: list[str], alone: bool) -> str:
+    """A name for a parameter; training decorates it, and one that stands alone may be called anything."""
+    key = split_pick(words_, options)
+    if words_.unseen or words_.chance(0.6):
+        return key
+    if alone and words_.chance(0.4):
+        return words_.any([words_.invented(), words_.noun()])
+    other = words_.any([words_.invented(), words_.noun(), "value", "the", "my", "input", "arg"])
+    made = words_.any([f"{other}_{key}", f"{key}_{other}", f"{other}{key.capitalize()}"])
+    return made if words_.fits(made) else key
 
 
 def split_pick(words_: Words, options: list[str]) -> str:
