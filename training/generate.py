@@ -170,7 +170,7 @@ def answering(w: Words) -> Example:
 
 SKILLS: dict[str, tuple[int, Callable[[Words], list[Message] | Example]]] = {
     "talk": (8, chat.small_talk),
-    "ore": (9, chat.about_ore),
+    "ore": (16, chat.about_ore),
     "echo": (8, chat.echo),
     "drill": (10, chat.drill),
     "counting": (5, chat.counting),
@@ -178,10 +178,10 @@ SKILLS: dict[str, tuple[int, Callable[[Words], list[Message] | Example]]] = {
     "attachment": (2, chat.attachment),
     "memory": (14, chat.memory),
     "persona": (3, chat.persona),
-    "instruction": (12, chat.instructed),
+    "instruction": (20, chat.instructed),
     "language": (2, chat.in_language),
     "system": (4, chat.plain_system),
-    "call": (70, using_tools),
+    "call": (90, using_tools),
     "result": (8, answering),
     "no_call": (9, ignoring_tools),
     "schema": (55, schemas.example),
