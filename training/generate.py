@@ -91,11 +91,14 @@ def using_tools(w: Words) -> Example:
 
 
 def choosing(w: Words) -> Example:
-    """The drill of choosing: several functions, and one request after the other without any result. Only for training:
-    a choice costs a third of the tokens that it costs in a whole dialogue."""
+    """The drill of choosing: several functions, and one request after the other, each with an empty result. Only for
+    training: a choice costs a third of the tokens that it costs in a whole dialogue."""
     tools = functions.toolbox(w, functions.some_function(w))
-    asked = w.rng.sample(tools, w.rng.randint(1, len(tools)))
-    messages = [m for function in asked for m in functions.turns_of_call(w, function, finish=False)]
+    messages: list[Message] = []
+    for function in w.rng.sample(tools, w.rng.randint(1, len(tools))):
+        answered = messages[-1]["tool_calls"] if messages else []
+        messages += [{"role": "tool", "content": "ok"} for _ in answered]
+        messages += functions.turns_of_call(w, function, finish=False)
     return Example("call", messages, [t.definition for t in tools])
 
 
