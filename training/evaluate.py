@@ -28,6 +28,9 @@ from generate import SKILLS, make
 
 Message = dict[str, Any]
 TALKS = ("talk", "ore", "echo", "counting", "unknown", "attachment", "persona", "instruction", "language", "system")
+CALLS = ("call, one function", "call, 2 functions", "call, 3+ functions", "call, parallel")
+SUMS = {"tool calling": CALLS, "schema filling": ("schema",), "two-turn recall": ("memory",)}
+"""The rows that issue 5 asks for, and the rows that they are summed of."""
 CLIENTS = 4
 LONGEST = 300
 """Tokens of an answer, at most."""
@@ -138,18 +141,20 @@ def same(kind: str, wanted: Message, got: Message) -> bool:
 
 
 def turns(skill: str, seed: int, count: int) -> Iterator[Turn]:
-    """Assistant turns of held-out dialogues."""
+    """Assistant turns of held-out dialogues: `count` of a skill, but `count` of each kind of call."""
     rng = random.Random(f"{seed}/{skill}")
-    made = 0
-    while made < count:
+    wanted = dict.fromkeys(CALLS, count) if skill == "call" else {"": count}
+    while any(wanted.values()):
         example = make(rng, unseen=True, skill=skill)
         at = [i for i, m in enumerate(example.messages) if m["role"] == "assistant"]
         if skill in ("memory", "result", *TALKS):
             at = at[-1:]
         for i in at:
             kind = kind_of(skill, example.messages, i, example.tools)
-            yield Turn(kind, example.messages[:i], example.tools, example.messages[i])
-            made += 1
+            quota = kind if skill == "call" else ""
+            if wanted.get(quota):
+                wanted[quota] -= 1
+                yield Turn(kind, example.messages[:i], example.tools, example.messages[i])
 
 
 def kind_of(skill: str, messages: list[Message], at: int, tools: list[Any]) -> str:
@@ -191,18 +196,28 @@ def evaluate(server: Server, count: int, seed: int, show: int) -> dict[str, dict
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The result as a Markdown table."""
     lines = ["| skill | n | right % | right function % |", "| --- | ---: | ---: | ---: |"]
-    for kind, row in rows.items():
-        function = f"{100 * row['function'] / row['n']:.0f}" if "function" in row else ""
-        lines.append(f"| {kind} | {row['n']} | {100 * row['right'] / row['n']:.0f} | {function} |")
-    n, right = sum(r["n"] for r in rows.values()), sum(r["right"] for r in rows.values())
-    return "\n".join([*lines, f"| all | {n} | {100 * right / n:.1f} | |"])
+    lines += [line(kind, row) for kind, row in rows.items()]
+    lines += [line(f"**{name}**", total([rows[kind] for kind in kinds])) for name, kinds in SUMS.items()]
+    return "\n".join([*lines, line("all", {**total(list(rows.values())), "function": 0})])
+
+
+def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several rows as one."""
+    names = {name for row in rows for name in row}
+    return {name: sum(row.get(name, 0) for row in rows) for name in names}
+
+
+def line(kind: str, row: dict[str, Any]) -> str:
+    """A row of the table; the right functions only where calls were wanted."""
+    function = f"{100 * row['function'] / row['n']:.1f}" if row.get("function") else ""
+    return f"| {kind} | {row['n']} | {100 * row['right'] / row['n']:.1f} | {function} |"
 
 
 def main() -> None:
     """Evaluate a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=60, help="turns of each skill")
+    parser.add_argument("--count", type=int, default=60, help="turns of each skill, and of each kind of call")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--show", type=int, default=0, help="print so many wrong answers of each skill")
     parser.add_argument("--out", type=Path, help="write the table here")

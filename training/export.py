@@ -87,18 +87,18 @@ def write_tokenizer(writer: GGUFWriter, path: Path) -> None:
     writer.add_chat_template((HERE / "template.jinja").read_text().rstrip("\n"))
 
 
-def export(checkpoint: Path, tokenizer: Path, out: Path, half: bool) -> str:
+def export(checkpoint: Path, tokenizer: Path, out: Path, half: bool, weights: str) -> str:
     """Write the file, at once or not at all; say what was written."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     shape = Shape(**saved["shape"])
-    count = sum(tensor.numel() for tensor in saved["model"].values()) / 1e6
+    count = sum(tensor.numel() for tensor in saved[weights].values()) / 1e6
     kind = GGMLQuantizationType.F16 if half else GGMLQuantizationType.Q8_0
     draft = out.with_suffix(".new")
     writer = GGUFWriter(draft, "llama")
     write_facts(writer, shape, f"The bundled language model of ORE: {count:.1f} million parameters, generated data.")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if half else gguf.LlamaFileType.MOSTLY_Q8_0)
     write_tokenizer(writer, tokenizer)
-    for name, data in tensors(shape, saved["model"]).items():
+    for name, data in tensors(shape, saved[weights]).items():
         if data.ndim == 1:
             writer.add_tensor(name, data)
         else:
@@ -118,8 +118,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--type", choices=["q8_0", "f16"], default="q8_0")
+    parser.add_argument("--weights", choices=["model", "average"], default="model", help="the last, or their average")
     options = parser.parse_args()
-    print(export(options.checkpoint, options.tokenizer, options.out, options.type == "f16"))
+    print(export(options.checkpoint, options.tokenizer, options.out, options.type == "f16", options.weights))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ TABLES = tomllib.loads((Path(__file__).parent / "tables" / "functions.toml").rea
 FAMILIES = [
     Family(**{**family, "parameters": [Parameter(**p) for p in family["parameters"]]}) for family in TABLES["family"]
 ]
+MORE: dict[str, dict[str, list[str]]] = TABLES["more"]
 GENERIC: dict[str, dict[str, Any]] = TABLES["generic"]
 VAGUE: dict[str, list[str]] = TABLES["vague"]
 ROOMS: list[str] = words.LISTS["rooms"]
@@ -117,6 +118,7 @@ class Function:
     sources: list[tuple[str, str, bool]]
     says: list[str]
     results: str
+    kind: str
 
     @property
     def name(self) -> str:
@@ -158,14 +160,15 @@ def property_of(source: str, description: str) -> dict[str, Any]:
 
 def from_family(words_: Words, family: Family) -> Function:
     """A function of a family with names drawn for this dialogue."""
-    name = split_pick(words_, family.names)
-    if words_.chance(0.06):
-        name = words_.invented()
+    description = words_.any(family.descriptions)
+    if not words_.unseen and words_.chance(0.4):
+        description = words_.any(MORE[family.names[0]]["descriptions"])
+    name = name_of(words_, family, described=bool(description))
     properties: dict[str, Any] = {}
     sources, required = [], []
     describe = words_.chance(0.5)
     for parameter in family.parameters:
-        key = split_pick(words_, [n for n in parameter.names if n not in properties])
+        key = key_of(words_, [n for n in parameter.names if n not in properties], alone=len(family.parameters) == 1)
         text = words_.any(parameter.descriptions) if describe else ""
         properties[key] = property_of(parameter.source, text)
         sources.append((key, parameter.source, parameter.optional))
@@ -173,11 +176,48 @@ def from_family(words_: Words, family: Family) -> Function:
             required.append(key)
     sources = [(key, source, key not in required) for key, source, _ in sources]
     return Function(
-        definition(name, words_.any(family.descriptions), properties, required),
+        definition(name, description, properties, required),
         sources,
-        [s for s in family.says if says_fits(words_, s)],
+        [s for s in family.says if says_fits(words_, s) and says_enough(s, sources)],
         family.results,
+        family.names[0],
     )
+
+
+def name_of(words_: Words, family: Family, described: bool) -> str:
+    """A name for a function: a listed one, or one that says nothing if a description says it.
+
+    Training composes names too. They are many, so that the model reads them instead of knowing them.
+    """
+    if described and words_.chance(0.06 if words_.unseen else 0.35):
+        return words_.invented()
+    name = split_pick(words_, family.names)
+    if words_.unseen or words_.chance(0.3):
+        return name
+    parts = MORE[family.names[0]]
+    composed = f"{words_.any(parts['verbs'])}_{words_.any(parts['things'])}"
+    composed = words_.any([composed, composed, composed, name, parts["things"][0]])
+    style = words_.rng.random()
+    if style < 0.25:
+        head, *tail = composed.split("_")
+        composed = head + "".join(part.capitalize() for part in tail)
+    elif style < 0.4:
+        composed = words_.any(["my_", "do_", "the_", "api_", f"{words_.invented()}_"]) + composed
+    elif style < 0.5:
+        composed += words_.any(["_tool", "_now", "_function", "_v2", f"_{words_.invented()}"])
+    return composed if words_.fits(composed) else name
+
+
+def key_of(words_: Words, options: list[str], alone: bool) -> str:
+    """A name for a parameter; training decorates it, and one that stands alone may be called anything."""
+    key = split_pick(words_, options)
+    if words_.unseen or words_.chance(0.6):
+        return key
+    if alone and words_.chance(0.4):
+        return words_.any([words_.invented(), words_.noun()])
+    other = words_.any([words_.invented(), words_.noun(), "value", "the", "my", "input", "arg"])
+    made = words_.any([f"{other}_{key}", f"{key}_{other}", f"{other}{key.capitalize()}"])
+    return made if words_.fits(made) else key
 
 
 def split_pick(words_: Words, options: list[str]) -> str:
@@ -189,6 +229,11 @@ def split_pick(words_: Words, options: list[str]) -> str:
 def says_fits(words_: Words, says: str) -> bool:
     """Whether a way to ask is of this side: a held-out dialogue uses all, training leaves some out."""
     return words_.unseen or not words.held_out(says)
+
+
+def says_enough(says: str, sources: list[tuple[str, str, bool]]) -> bool:
+    """Whether a way to ask tells all that the function needs: nobody could know the rest."""
+    return all(optional or f"{{{i}}}" in says for i, (_, _, optional) in enumerate(sources))
 
 
 def invented_function(words_: Words) -> Function:
@@ -207,7 +252,7 @@ def invented_function(words_: Words) -> Function:
     )
     spoken = verb.replace("_", " ")
     properties: dict[str, Any] = {}
-    sources, required, chunks = [], [], []
+    sources, required, chunks, used = [], [], [], []
     for key in words_.rng.sample(sorted(GENERIC), words_.rng.choice((0, 1, 1, 1, 2, 2, 3))):
         source, says = GENERIC[key]["source"], GENERIC[key]["says"]
         if words_.chance(0.3):
@@ -216,12 +261,16 @@ def invented_function(words_: Words) -> Function:
                 words_.any(["integer", "word", "number", "code", "city", "bool:true,false", "noun"]),
             )
             says = [f" with {key} {{}}", f" with the {key} {{}}", f" and {key} {{}}"]
+        says = [say for say in says if say not in used]
+        if not says:
+            continue
         description = words_.any([f"The {key}", f"{key} of the {noun}", ""]) if words_.chance(0.3) else ""
         optional = words_.chance(0.3)
         properties[key] = property_of(source, description)
         if not optional:
             required.append(key)
-        chunk = words_.any(says).replace("{}", f"{{{len(sources)}}}")
+        used.append(words_.any(says))
+        chunk = used[-1].replace("{}", f"{{{len(sources)}}}")
         sources.append((key, source, optional))
         chunks.append(f"[{chunk}]" if optional else chunk)
     end = words_.any(
@@ -251,7 +300,7 @@ def invented_function(words_: Words) -> Function:
             "",
         ]
     )
-    return Function(definition(name, description, properties, required), sources, [says], "status")
+    return Function(definition(name, description, properties, required), sources, [says], "status", f"{verb} {noun}")
 
 
 def some_function(words_: Words) -> Function:
@@ -261,21 +310,30 @@ def some_function(words_: Words) -> Function:
     return from_family(words_, FAMILIES[0] if words_.chance(0.1) else words_.rng.choice(FAMILIES))
 
 
+JUDGED_OTHERS, TRAINED_OTHERS = (0, 0, 1, 1, 2, 2, 3, 4), (0, 1, 1, 2, 2, 3, 3, 4, 4)
+
+
 def toolbox(words_: Words, wanted: Function) -> list[Function]:
     """The wanted function among zero to four others, in random order."""
     tools = [wanted]
-    base = wanted.definition["function"]["description"]
-    for _ in range(words_.rng.choice((0, 0, 1, 1, 2, 2, 3, 4))):
+    for _ in range(words_.rng.choice(JUDGED_OTHERS if words_.unseen else TRAINED_OTHERS)):
         other = some_function(words_)
-        same = other.results == wanted.results and other.results not in ("status", "text", "number")
-        if (
-            other.name not in [t.name for t in tools]
-            and other.definition["function"]["description"] != base
-            and not same
-        ):
+        if not any(alike(other, tool) for tool in tools):
             tools.append(other)
     words_.rng.shuffle(tools)
     return tools
+
+
+ARITHMETIC = ("add", "multiply", "divide", "subtract")
+
+
+def alike(one: Function, other: Function) -> bool:
+    """Whether a request could be meant for either: a dialogue has no two such functions."""
+    if one.name == other.name or one.kind == other.kind:
+        return True
+    if "calculate" in (one.kind, other.kind) and {one.kind, other.kind} & set(ARITHMETIC):
+        return True
+    return one.results == other.results and one.results not in ("status", "text", "number")
 
 
 def call(name: str, arguments: dict[str, Value]) -> dict[str, Any]:
@@ -378,7 +436,7 @@ def turns_of_call(words_: Words, function: Function, finish: bool) -> list[Messa
     first = function.sources[0] if function.sources else None
     calls = [call(function.name, arguments)]
     kinds = ("city", "person", "topic", "company", "word", "code")
-    if first and first[1] in kinds and list(arguments) == [first[0]] and words_.chance(0.25):
+    if first and first[1] in kinds and list(arguments) == [first[0]] and words_.chance(0.25 if words_.unseen else 0.5):
         other, value = value_of(words_, first[1])
         known = str(arguments[first[0]])
         joined = words_.any(

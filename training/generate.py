@@ -69,6 +69,8 @@ def tool_system(w: Words) -> list[Message]:
 
 def using_tools(w: Words) -> Example:
     """Requests that a function answers, one after the other, with results and talk between them."""
+    if not w.unseen and w.chance(0.45):
+        return choosing(w)
     wanted = functions.some_function(w)
     tools = functions.toolbox(w, wanted)
     messages = tool_system(w)
@@ -85,6 +87,18 @@ def using_tools(w: Words) -> Example:
                 messages += talk(w)
         if messages[-1].get("tool_calls"):
             break
+    return Example("call", messages, [t.definition for t in tools])
+
+
+def choosing(w: Words) -> Example:
+    """The drill of choosing: several functions, and one request after the other, each with an empty result. Only for
+    training: a choice costs a third of the tokens that it costs in a whole dialogue."""
+    tools = functions.toolbox(w, functions.some_function(w))
+    messages: list[Message] = []
+    for function in w.rng.sample(tools, w.rng.randint(1, len(tools))):
+        answered = messages[-1]["tool_calls"] if messages else []
+        messages += [{"role": "tool", "content": "ok"} for _ in answered]
+        messages += functions.turns_of_call(w, function, finish=False)
     return Example("call", messages, [t.definition for t in tools])
 
 
@@ -158,22 +172,22 @@ def answering(w: Words) -> Example:
 
 
 SKILLS: dict[str, tuple[int, Callable[[Words], list[Message] | Example]]] = {
-    "talk": (10, chat.small_talk),
-    "ore": (10, chat.about_ore),
+    "talk": (8, chat.small_talk),
+    "ore": (16, chat.about_ore),
     "echo": (8, chat.echo),
-    "drill": (8, chat.drill),
-    "counting": (6, chat.counting),
-    "unknown": (4, chat.unknown),
+    "drill": (10, chat.drill),
+    "counting": (5, chat.counting),
+    "unknown": (3, chat.unknown),
     "attachment": (2, chat.attachment),
     "memory": (14, chat.memory),
     "persona": (3, chat.persona),
-    "instruction": (12, chat.instructed),
+    "instruction": (20, chat.instructed),
     "language": (2, chat.in_language),
     "system": (4, chat.plain_system),
-    "call": (45, using_tools),
+    "call": (90, using_tools),
     "result": (8, answering),
-    "no_call": (7, ignoring_tools),
-    "schema": (32, schemas.example),
+    "no_call": (9, ignoring_tools),
+    "schema": (55, schemas.example),
 }
 
 

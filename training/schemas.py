@@ -35,6 +35,14 @@ def choice(*values: str) -> dict[str, Any]:
     return {"type": "string", "enum": list(values)}
 
 
+def names(w: Words, count: int) -> list[str]:
+    """So many different names."""
+    found: list[str] = []
+    while len(found) < count:
+        found += {w.name()} - set(found)
+    return found
+
+
 SIZES, LEVELS, MOODS = ("small", "medium", "large"), ("low", "medium", "high"), ("positive", "negative", "neutral")
 PERSON_FIELDS = (
     Field(
@@ -85,7 +93,7 @@ PERSON_FIELDS = (
     Field(
         "friends|children|family",
         {"type": "array", "items": TEXT},
-        lambda w: [w.name() for _ in range(w.rng.randint(1, 3))],
+        lambda w: names(w, w.rng.randint(1, 3)),
         "has the friends {}|knows {}|lives with {}",
     ),
 )
@@ -144,7 +152,7 @@ EVENT_FIELDS = (
     Field(
         "participants|people|attendees|guests",
         {"type": "array", "items": TEXT},
-        lambda w: [w.name() for _ in range(w.rng.randint(1, 4))],
+        lambda w: names(w, w.rng.randint(1, 4)),
         "is for {}|is with {}|has the guests {}",
     ),
     Field("organizer|host|owner", TEXT, lambda w: w.name(), "is organized by {}|is hosted by {}|is led by {}"),
@@ -244,7 +252,10 @@ def simple(w: Words) -> tuple[str, dict[str, Any], Any]:
 
 def ask(w: Words, kind: str, text: str) -> str:
     """The user's message about a text."""
-    return w.any(ASKS).replace("{s}", kind).replace("{t}", text)
+    asked = w.any(ASKS)
+    if "\n" in text:
+        asked = asked.replace(" {t}", "\n{t}").replace("{t} ", "{t}\n")
+    return asked.replace("{s}", kind).replace("{t}", text)
 
 
 def nested(w: Words) -> tuple[str, dict[str, Any], Any]:
@@ -264,8 +275,12 @@ def several(w: Words) -> tuple[str, dict[str, Any], Any]:
     """A list of objects: names with one value each."""
     field = w.rng.choice(PERSON_FIELDS[:8])
     key, this = w.any(["name", "person"]), w.any(field.keys.split("|"))
-    rows = [(w.name(), field.draw(w)) for _ in range(w.rng.randint(2, 3))]
-    text = " ".join(f"{name} {clause(w, field, value)}." for name, value in rows)
+    rows = [(name, field.draw(w)) for name in names(w, w.rng.randint(2, 3 if w.unseen else 5))]
+    if not w.unseen and w.chance(0.25):
+        line = w.any(["{}: {}", "- {}, {}", "{} {}", "- {}: {}"])
+        text = "\n".join(line.format(name, value) for name, value in rows)
+    else:
+        text = " ".join(f"{name} {clause(w, field, value)}." for name, value in rows)
     listed = {"type": "array", "items": closed(w, {key: dict(TEXT), this: dict(field.schema)})}
     outer = w.any(["people", "persons", "items", "list"])
     return ask(w, "people", text), closed(w, {outer: listed}), {outer: [{key: n, this: v} for n, v in rows]}
@@ -274,7 +289,7 @@ def several(w: Words) -> tuple[str, dict[str, Any], Any]:
 def names_only(w: Words) -> tuple[str, dict[str, Any], Any]:
     """A list of words."""
     draw = w.any(["name", "city", "noun", "food"])
-    found = list(dict.fromkeys(str(w.named(draw)) for _ in range(w.rng.randint(1, 4))))
+    found = list(dict.fromkeys(str(w.named(draw)) for _ in range(w.rng.randint(1, 4 if w.unseen else 6))))
     key = {
         "name": ["names", "people"],
         "city": ["cities", "places"],
@@ -319,9 +334,13 @@ def mood(w: Words) -> tuple[str, dict[str, Any], Any]:
     return asks.replace("{t}", text), closed(w, properties), answer
 
 
+JUDGED, TRAINED = (60, 12, 9, 9, 10), (42, 14, 28, 10, 6)
+"""How often each shape is judged, and trained: lists of objects are the hardest to learn."""
+
+
 def task(w: Words) -> tuple[str, dict[str, Any], Any]:
     """Any of the shapes above."""
-    return w.rng.choices((simple, nested, several, names_only, mood), (60, 12, 9, 9, 10))[0](w)
+    return w.rng.choices((simple, nested, several, names_only, mood), JUDGED if w.unseen else TRAINED)[0](w)
 
 
 def unasked(w: Words) -> list[dict[str, Any]]:

@@ -162,6 +162,11 @@ def rate_at(progress: float, anneal: float) -> float:
     return min(1.0, 0.05 + progress / 0.02, 0.01 + max(0.0, 1 - progress) / anneal)
 
 
+def copied(model: Tiny) -> dict[str, Tensor]:
+    """The weights as they are now."""
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
 class Run:
     """A training run: model, optimizers, clock and checkpoint."""
 
@@ -178,6 +183,10 @@ class Run:
         self.checkpoint, self.stopped = options.out / "checkpoint.pt", False
         if self.checkpoint.exists():
             self.load()
+        elif options.start:
+            self.begin_with(options.start)
+        else:
+            self.average = copied(self.model)
 
     def stop(self, *_: object) -> None:
         """Ask the run to save and end after this step (a signal handler)."""
@@ -191,7 +200,7 @@ class Run:
     def save(self) -> None:
         """Write everything that a resumed run needs, at once or not at all."""
         state = {
-            "shape": self.model.shape.to_dict(), "model": self.model.state_dict(),
+            "shape": self.model.shape.to_dict(), "model": self.model.state_dict(), "average": self.average,
             "optimizers": [o.state_dict() for o in self.optimizers], "step": self.step, "tokens": self.tokens,
             "learnt": self.learnt, "seconds": self.seconds, "shards": self.shards,
         }  # fmt: skip
@@ -205,8 +214,22 @@ class Run:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        for name in ("step", "tokens", "learnt", "seconds", "shards"):
+        for name in ("average", "step", "tokens", "learnt", "seconds", "shards"):
             setattr(self, name, state[name])
+
+    def begin_with(self, path: Path) -> None:
+        """Weights and momenta of another run; its clock, its rate and its dialogues start anew."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.average = copied(self.model)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the average of the weights follow them."""
+        for name, weight in self.model.state_dict().items():
+            self.average[name].lerp_(weight, 1 - self.options.average)
 
     def learn(self, group: list[Batch]) -> float:
         """One step over several batches; the mean loss per learnt token."""
@@ -225,6 +248,7 @@ class Run:
             optimizer.param_groups[0]["lr"] = rate * scale
             optimizer.step()
             optimizer.zero_grad()
+        self.follow()
         self.step += 1
         self.tokens += sum(batch.tokens.numel() for batch in group)
         self.learnt += total
@@ -292,10 +316,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a checkpoint of another run to begin with")
     parser.add_argument("--minutes", type=float, default=60, help="budget in time, unless --steps is given")
     parser.add_argument("--steps", type=int, default=0, help="budget in steps")
     parser.add_argument("--anneal", type=float, default=0.35, help="share of the budget in which the rate falls")
     parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--average", type=float, default=0.998, help="how slowly the kept average follows the weights")
     parser.add_argument("--batch", type=int, default=2048, help="tokens per batch")
     parser.add_argument("--accumulate", type=int, default=2, help="batches per step")
     parser.add_argument("--shard", type=int, default=6000, help="dialogues made at a time")

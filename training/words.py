@@ -78,6 +78,9 @@ VOWELS = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ea", "oo", "o
 CODAS = ["", "", "", "n", "r", "l", "s", "t", "x", "m", "k", "nd", "rn", "th", "sk", "p", "v", "ck", "ll"]
 
 
+LISTED = sorted({word.lower() for word in NAMES + CITIES + NOUNS + VERBS + FOODS + JOBS if word.isalpha()})
+
+
 def held_out(word: str) -> bool:
     """Whether a word is kept away from training (one in eight)."""
     return zlib.crc32(word.lower().encode()) % 8 == 0
@@ -123,14 +126,25 @@ class Words:
         return re.sub(r"\{(\w+)\}", lambda match: str(self.named(match[1])), text)
 
     def invented(self, capital: bool = False, syllables: int = 0) -> str:
-        """A word that does not exist."""
+        """A word that does not exist; in training it is often spliced of listed words, so that each of their tokens is
+        copied now and then. The whole words that are held out are not among them."""
         while True:
+            if not self.unseen and not syllables and self.chance(0.4):
+                word = self.spliced()
+                if 3 <= len(word) <= 12 and self.fits(word) and word not in LISTED:
+                    return word.capitalize() if capital else word
             count = syllables or self.rng.choice((1, 2, 2, 2, 3))
             word = "".join(
                 self.rng.choice(ONSETS) + self.rng.choice(VOWELS) + self.rng.choice(CODAS) for _ in range(count)
             )
             if 3 <= len(word) <= 11 and self.fits(word):
                 return word.capitalize() if capital else word
+
+    def spliced(self) -> str:
+        """The beginning of a word, or all of it, and the end of another."""
+        head, tail = self.rng.choice(LISTED), self.rng.choice(LISTED)
+        cut = len(head) if self.chance(0.4) else self.rng.randint(2, len(head))
+        return head[:cut] + tail[self.rng.randint(0, len(tail) - 2) :]
 
     def name(self) -> str:
         """A first name, a third of them invented."""
@@ -147,6 +161,11 @@ class Words:
 
     def city(self) -> str:
         """A city; a quarter of them invented, some of two words."""
+        if not self.unseen and self.chance(0.2):
+            head = self.any(
+                ["El", "La", "Fort", "Mount", "North", "Santa", "Rio", self.invented(True), self.invented(True)]
+            )
+            return f"{head} {self.invented(True)}"
         if self.chance(0.25):
             prefix = self.any(["New ", "San ", "Port ", "Saint ", "Upper "]) if self.chance(0.2) else ""
             return prefix + self.invented(True)
@@ -224,8 +243,18 @@ class Words:
         letters = "".join(self.rng.choice("ABCDEFGHKLMNPQRSTUVWXYZ") for _ in range(self.rng.randint(1, 3)))
         return f"{letters}{self.rng.choice(('-', '', '_'))}{self.rng.randint(10, 99999)}"
 
+    def verb(self) -> str:
+        """What one can do to a thing."""
+        return self.any(VERBS).replace("_", " ")
+
+    def sport(self) -> str:
+        """A sport."""
+        return self.any(SPORTS)
+
     def phrase(self) -> str:
-        """A short text, often with invented words in it."""
+        """A short text, often with invented words in it; in training seldom one of the list."""
+        if not self.unseen and self.chance(0.6):
+            return self.fill(self.any(LISTS["phrase_shapes"]))
         shapes = ["the {noun} is {adjective}", "{name} has the {thing}", "buy {age} {noun}s", "meet {name} in {city}"]
         if self.chance(0.45):
             return self.fill(self.any([*shapes, "{invented} {invented}", "call {name} at {time}"]))
@@ -233,12 +262,17 @@ class Words:
 
     def topic(self) -> str:
         """Something to search for."""
+        if not self.unseen and self.chance(0.5):
+            return self.fill(self.any(LISTS["topic_shapes"]))
         if self.chance(0.35):
             return f"{self.invented()} {self.noun()}s"
         return self.pick(TOPICS)
 
     def title(self) -> str:
         """The title of an event."""
+        if not self.unseen and self.chance(0.6):
+            title = self.fill(self.any(LISTS["title_shapes"]))
+            return title[0].upper() + title[1:]
         return (
             f"{self.invented(True)} {self.any(['meeting', 'party', 'call', 'workshop'])}"
             if self.chance(0.3)
