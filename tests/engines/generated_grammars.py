@@ -79,7 +79,7 @@ def _tree(dice: random.Random, depth: int, *, rules: int) -> Node:
 LEAVES: Final = ("text", "class", "rule")
 KINDS: Final = ("text", "class", "all", "all", "any", "repeat")
 TEXTS: Final = ("a", "foo", "if ", ": ", "<b>", '"', "\\", "/", "\u00e9", "{}", "\n", "#", "//", "</tool_call", "'")
-CLASSES: Final = ("[a-z]", "[0-9]", "[A-F0-9]", "[^a-zA-Z\\s]", "[ \\t]", "[\u4e00-\u4e10]")
+CLASSES: Final = ("[a-z]", "[0-9]", "[A-F0-9]", "[^a-zA-Z \\t-\\r]", "[ \\t]", "[\u4e00-\u4e10]")
 
 
 def as_regex(node: Node) -> str:

@@ -289,7 +289,7 @@ async def test_a_thought_is_reasoning_and_is_counted(engine: str, tmp_path: Path
     async with running(engine, tmp_path, Wanted(slots=1, thinks=True)) as thinking:
         assert (await thinking.models())[0].capabilities.reasoning
         deltas = await run(thinking, ask(text_format=constant(1), max_output_tokens=1500))
-        assert "think>" not in thought_of(deltas) + text_of(deltas)
+        assert "</think>" not in thought_of(deltas) + text_of(deltas)
         usage = finish_of(deltas).usage
         assert text_of(deltas) == "1" or finish_of(deltas).reason == "max_output_tokens"
         assert 0 < usage.reasoning_tokens <= usage.output_tokens

@@ -136,7 +136,7 @@ class LocalModel:
         raise makes_no_embeddings(request.model)
 
     async def models(self) -> list[Model]:
-        """The one model. Before `start` its capabilities are not known."""
+        """The one model. Before `start` it is said to do what it most likely will."""
         return [self._model()]
 
     def model(self, name: str) -> Model | None:
@@ -150,7 +150,8 @@ class LocalModel:
         return resident_bytes(self.engine.pid)
 
     def _model(self) -> Model:
-        capabilities = Capabilities() if self._loaded is None else _able(self._loaded)
+        likely = Capabilities(logprobs=True, images=self.options.sees)
+        capabilities = likely if self._loaded is None else _able(self._loaded)
         defaults = Sampling(temperature=self.options.temperature, top_p=self.options.top_p)
         return Model(id=self.name, created=self._created, capabilities=capabilities, defaults=defaults)
 

@@ -36,6 +36,11 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     temperature: float = DEFAULT_TEMPERATURE
     top_p: float = DEFAULT_TOP_P
 
+    @property
+    def sees(self) -> bool:
+        """Whether the model is loaded with what it sees images by."""
+        return False
+
 
 class TorchOptions(EngineOptions, frozen=True, kw_only=True):
     """`[torch]`. `function` is the one in `path` that makes a model of the user's own; empty: `path` is a folder."""
@@ -59,6 +64,10 @@ class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     """Whether it is loaded to embed, and for nothing else."""
     projector: Path | None = None
     """The file with which it sees images."""
+
+    @property
+    def sees(self) -> bool:
+        return self.projector is not None
 
 
 class OpenVinoOptions(EngineOptions, frozen=True, kw_only=True):
