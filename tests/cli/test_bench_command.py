@@ -44,7 +44,8 @@ def test_a_table_and_bars(ore: Any) -> None:
         (("ore-tiny", "--engines", "sklearn,none"), "is not installed; install it with"),
         (("ore-tiny", "--clients", "0"), "--clients is '0'"),
         (("ore-tiny", "--clients", "a,b"), "numbers from 1 to 256"),
-        (("model.onnx",), "not configured"),
+        (("model.onnx",), "measures language models"),
+        (("gone.gguf",), "correct its path"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(ore: Any, arguments: tuple[str, ...], sentence: str) -> None:

@@ -99,7 +99,7 @@ def commands(group: click.Group, prefix: str = "ore") -> Iterator[tuple[str, cli
 def test_every_command_and_option_is_documented(name: str, command: click.Command) -> None:
     """docs/cli.md has a heading for each command, and names each of its options below it; each has a help text."""
     document = (Path(__file__).parents[2] / "docs/cli.md").read_text("utf-8")
-    sections = dict(re.findall(r"^## `(ore [a-z ]+?)(?: [^`a-z][^`]*)?`\n(.*?)(?=^## |\Z)", document, re.M | re.S))
+    sections = dict(re.findall(r"^## `(ore [a-z -]+?)(?: [^`a-z][^`]*)?`\n(.*?)(?=^## |\Z)", document, re.M | re.S))
     assert command.help
     assert name in sections
     for parameter in command.params:

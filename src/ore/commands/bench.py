@@ -78,12 +78,15 @@ async def _measure_all(
     settings: Settings, name: str, wanted: str | None, plan: "Plan"
 ) -> "tuple[list[Measured], float]":
     """One engine after the other: together they would measure each other."""
+    from ore.backends.local.auto import kind_of
     from ore.commands.bench_measures import copied_bytes_per_second, measure
     from ore.engines import fetched
 
     model = settings.models[name]
     with download_progress() as download:
         path = await fetched(settings, name, model.path, download)
+    if kind_of(path) == "classical":
+        raise StartupError("ore bench measures language models, and this file is none.")
     if not path.exists():
         raise StartupError(f"The model {name} has no file {model.path}; correct its path.")
     chosen = _engines(path, wanted)
@@ -104,11 +107,9 @@ def _sized(model: ModelSettings, plan: "Plan") -> ModelSettings:
 
 def _engines(path: Path, wanted: str | None) -> list[str]:
     """Those to compare. Raises `StartupError` for one that is not here."""
-    from ore.backends.local.auto import kind_of, takers
+    from ore.backends.local.auto import takers
     from ore.engines import install_command, is_installed
 
-    if kind_of(path) == "classical":
-        raise StartupError("ore bench measures language models, and this file is none.")
     if wanted is None:
         able = takers(path)
         return [engine for engine in able if is_installed(engine)] or _none_of(able)
