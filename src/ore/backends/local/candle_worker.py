@@ -36,7 +36,7 @@ from ore.backends.local.far_end import NearEnd, Place, main
 from ore.backends.local.faults import failed, refused
 from ore.backends.local.options import DEFAULT_CONTEXT_CAP, ONE_THREAD_BYTES
 from ore.backends.local.stop_texts import StopTexts
-from ore.backends.local.vocabulary import Vocabulary, read_vocabulary
+from ore.backends.local.tokenizer_facts import TokenizerFacts, read_tokenizer_facts
 from ore.backends.local.worker_server import serve_worker
 from ore.errors import HTTPFault, InvalidRequest, StartupError
 
@@ -69,7 +69,7 @@ class Parameters(Place, kw_only=True):
 
 def serve(parameters: Parameters, near_end: NearEnd) -> None:
     """Load the model, and work until the process ends."""
-    vocabulary = read_vocabulary(Path(parameters.path))
+    vocabulary = read_tokenizer_facts(Path(parameters.path))
     worker = CandleWorker(load(parameters), vocabulary, parameters.context)
     serve_worker(worker, parameters.socket, parameters.api_key, near_end.ready)
 
@@ -108,7 +108,7 @@ def load(parameters: Parameters) -> Any:
 class CandleWorker:
     """A `Worker`."""
 
-    def __init__(self, runner: Any, vocabulary: Vocabulary, context: int) -> None:
+    def __init__(self, runner: Any, vocabulary: TokenizerFacts, context: int) -> None:
         self._runner = runner
         self._calling = threading.Lock()
         self._vocabulary = vocabulary

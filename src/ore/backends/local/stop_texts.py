@@ -19,18 +19,27 @@ class StopTexts:
 
     def feed(self, text: str, number: int) -> Held:
         """Texts that no stop text begins in, in the order in which they came."""
+        if not self._texts:
+            return [(text, number)]
         self._held.append((text, number))
         whole = "".join(held for held, _ in self._held)
         places = [place for stop in self._texts if (place := whole.find(stop)) >= 0]
         if places:
             self.hit = True
-            return self._take(min(places), cut=True)
+            taken = self._take(min(places), cut=True)
+            self._held.clear()
+            return taken
         return self._take(len(whole) - self._begun(whole), cut=False)
 
     def rest(self) -> Held:
         """What was held back, when nothing more comes."""
         held, self._held = self._held, []
         return held
+
+    @property
+    def holds(self) -> bool:
+        """Whether some text has not come out yet."""
+        return any(text for text, _ in self._held)
 
     def _begun(self, whole: str) -> int:
         """Characters at the end that could be the beginning of a stop text."""

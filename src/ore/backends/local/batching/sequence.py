@@ -5,9 +5,9 @@ from msgspec import Struct
 from ore.backends.base import JsonObject
 from ore.backends.local.batching.blocks import BlockPool, BlockTable
 from ore.backends.local.batching.sampler import Sampler
-from ore.backends.local.batching.stop_texts import StopTexts
 from ore.backends.local.batching.vocabulary import Detokenizer, Vocabulary
 from ore.backends.local.engine import End, EndReason, Generation, Piece
+from ore.backends.local.stop_texts import Held, StopTexts
 
 
 class Sequence:
@@ -113,19 +113,19 @@ class _Writer:
 
     @property
     def stopped(self) -> bool:
-        return self._stops.found
+        return self._stops.hit
 
     def write(self, token: int, entry: JsonObject | None) -> tuple[str, tuple[JsonObject, ...]]:
         if entry is not None and token not in self._detokenizer.silent:
             self._entries.append(entry)
-        text = self._stops.feed(self._detokenizer.feed(token))
-        if self._stops.found:
+        text = _joined(self._stops.feed(self._detokenizer.feed(token), 0))
+        if self._stops.hit:
             self._drop_unseen(text)
         held = self._stops.holds or not self._detokenizer.whole
-        return text, () if held and not self._stops.found else self._flush()
+        return text, () if held and not self._stops.hit else self._flush()
 
     def finish(self) -> tuple[str, tuple[JsonObject, ...]]:
-        return self._stops.feed(self._detokenizer.finish()) + self._stops.finish(), self._flush()
+        return _joined(self._stops.feed(self._detokenizer.finish(), 0) + self._stops.rest()), self._flush()
 
     def _drop_unseen(self, text: str) -> None:
         """Entries of a stop text are not shown."""
@@ -149,3 +149,7 @@ class Asked(Struct, frozen=True):
     key: int
     generation: Generation
     prompt: list[int]
+
+
+def _joined(held: Held) -> str:
+    return "".join(text for text, _ in held)

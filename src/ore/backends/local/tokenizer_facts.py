@@ -40,7 +40,7 @@ _MESSAGE_END: Final = "<|end|>"
 """Ends a turn, but for models that have `<|return|>` for that."""
 
 
-class Vocabulary(Struct, frozen=True, kw_only=True):
+class TokenizerFacts(Struct, frozen=True, kw_only=True):
     """`special` are the tokens that stand for themselves in a prompt, and that grammars have to name; `control` are
     those of them that are not text. llguidance takes every added token in angle brackets for a special one, whatever
     its file says."""
@@ -60,7 +60,7 @@ class Vocabulary(Struct, frozen=True, kw_only=True):
         return known | ({self.eos_token} if self.eos_token else set())
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_tokenizer_facts(path: Path) -> TokenizerFacts:
     """Of a GGUF file, or of a folder. Raises `StartupError` or `OSError`."""
     try:
         return _of_folder(path) if path.is_dir() else _of_gguf(path)
@@ -70,7 +70,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         raise StartupError(f"a JSON file in the model's folder is damaged: {error}") from error
 
 
-def _of_gguf(path: Path) -> Vocabulary:
+def _of_gguf(path: Path) -> TokenizerFacts:
     head = "tokenizer.ggml."
     names = [f"{head}{name}" for name in ("tokens", "token_type", "bos_token_id", "eos_token_id")]
     said = read_values(path, {*names, "tokenizer.chat_template"})
@@ -78,7 +78,7 @@ def _of_gguf(path: Path) -> Vocabulary:
     if not tokens:
         raise StartupError("the file has no vocabulary; use a conversion that has one")
     typed = list(zip(tokens, types or [1] * len(tokens), strict=False))
-    return Vocabulary(
+    return TokenizerFacts(
         special=frozenset(token for token, kind in typed if kind not in _PLAIN),
         control=frozenset(token for token, kind in typed if kind == _CONTROL),
         bos_token=_at(tokens, bos),
@@ -91,12 +91,12 @@ def _at(tokens: list[str], place: int | None) -> str:
     return tokens[place] if place is not None and place < len(tokens) else ""
 
 
-def _of_folder(folder: Path) -> Vocabulary:
+def _of_folder(folder: Path) -> TokenizerFacts:
     added = _json(folder / "tokenizer.json").get("added_tokens", [])
     control = frozenset(token["content"] for token in added if token.get("special"))
     bracketed = frozenset(token["content"] for token in added if re.fullmatch("<.+>", token["content"]))
     about = _json(folder / "tokenizer_config.json")
-    return Vocabulary(
+    return TokenizerFacts(
         special=control | bracketed,
         control=control,
         bos_token=_token(about.get("bos_token")),

@@ -7,7 +7,7 @@ import pytest
 from local_random_gguf import CONTROL, TEMPLATE, USER_DEFINED, write_random_gguf
 
 from ore.backends.local.gguf_header import read_values
-from ore.backends.local.vocabulary import Vocabulary, read_vocabulary
+from ore.backends.local.tokenizer_facts import TokenizerFacts, read_tokenizer_facts
 from ore.errors import StartupError
 
 MARKERS = {"<tool_call>", "</tool_call>", "<think>", "</think>"}
@@ -17,7 +17,7 @@ ALWAYS = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 @pytest.mark.parametrize(("kind", "control"), [(USER_DEFINED, ALWAYS), (CONTROL, ALWAYS | MARKERS)])
 def test_a_gguf_tells_its_control_tokens(tmp_path: Path, kind: int, control: set[str]) -> None:
     """Markers that users defined are found as they stand, and are text all the same."""
-    told = read_vocabulary(write_random_gguf(tmp_path / "m.gguf", marker_type=kind))
+    told = read_tokenizer_facts(write_random_gguf(tmp_path / "m.gguf", marker_type=kind))
     assert told.special == ALWAYS | MARKERS
     assert told.control == control
     assert (told.bos_token, told.eos_token) == ("<|endoftext|>", "<|im_end|>")
@@ -38,21 +38,21 @@ def test_a_folder_tells_them_too(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
     about = {"eos_token": {"content": "<|im_end|>"}, "bos_token": None, "chat_template": "T"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
-    told = read_vocabulary(tmp_path)
+    told = read_tokenizer_facts(tmp_path)
     assert (told.control, told.bos_token, told.eos_token) == ({"<|im_end|>"}, "", "<|im_end|>")
     assert told.special == {"<|im_end|>", "<think>"}
     assert told.chat_template == "T"
     named = [{"name": "tool_use", "template": "A"}, {"name": "default", "template": "B"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert read_vocabulary(tmp_path).chat_template == "B"
+    assert read_tokenizer_facts(tmp_path).chat_template == "B"
     (tmp_path / "chat_template.jinja").write_text("C")
-    assert read_vocabulary(tmp_path).chat_template == "C"
+    assert read_tokenizer_facts(tmp_path).chat_template == "C"
 
 
 def test_a_message_that_goes_on_is_no_end() -> None:
     """Models that have a token to return with use the other one between messages."""
-    assert "<|end|>" in Vocabulary(special=frozenset({"<|end|>"})).ends
-    assert Vocabulary(special=frozenset({"<|end|>", "<|return|>"})).ends == {"<|return|>"}
+    assert "<|end|>" in TokenizerFacts(special=frozenset({"<|end|>"})).ends
+    assert TokenizerFacts(special=frozenset({"<|end|>", "<|return|>"})).ends == {"<|return|>"}
 
 
 @pytest.mark.parametrize("text", ["", "GGUF", "not a model"])
@@ -60,7 +60,7 @@ def test_what_is_no_model_is_a_startup_error(tmp_path: Path, text: str) -> None:
     """With the reason."""
     (tmp_path / "m.gguf").write_text(text)
     with pytest.raises(StartupError, match="not a GGUF"):
-        read_vocabulary(tmp_path / "m.gguf")
+        read_tokenizer_facts(tmp_path / "m.gguf")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(StartupError, match="damaged"):
-        read_vocabulary(tmp_path)
+        read_tokenizer_facts(tmp_path)
