@@ -31,8 +31,9 @@ check: $(VENV)/.dev ## lint, format, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## run the benchmarks of the engine behind HTTP, and of ORE as a gateway (a quarter of an hour)
+bench: $(VENV)/.dev ## run the benchmarks of the engines, beside their own servers, and of ORE as a gateway (half an hour)
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+	$(BIN)/python -m benchmarks.engines $(ENGINES_ARGS)
 	$(BIN)/python -m benchmarks.gateway $(GATEWAY_ARGS)
 
 lock: $(VENV)/.dev ## bring the locked versions up to date
