@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from msgspec import structs
+
 from ore.backends.base import Backend
 from ore.backends.local.auto import Choice, suited
 from ore.backends.local.memory import expected_bytes, machine_bytes
@@ -106,10 +108,7 @@ def _llama_cpp(order: Order) -> Loadable:
 
     section = order.settings.llama_cpp
     options = LlamaCppOptions(
-        **common_options(order, section),
-        batch=section.batch,
-        gpu_layers=section.gpu_layers,
-        prompt_cache_mib=section.prompt_cache_mib,
+        **options_of(order, section),
         embeddings=_embeds(order),
         projector=order.projector,
     )
@@ -156,14 +155,7 @@ def _openvino(order: Order) -> Loadable:
     from ore.backends.local.options import OpenVinoOptions
 
     section = order.settings.openvino
-    options = OpenVinoOptions(
-        **common_options(order, section),
-        prefill=section.prefill,
-        device=section.device,
-        kv_cache_mib=section.kv_cache_mib,
-        kv_precision=section.kv_precision,
-        weights=section.weights,
-    )
+    options = OpenVinoOptions(**options_of(order, section))
     return LocalModel(order.name, options, openvino_engine(order.name, options, order.report))
 
 
@@ -174,14 +166,9 @@ def _torch(order: Order) -> Loadable:
 
     section, code = order.settings.torch, code_reference(order.model.path)
     options = TorchOptions(
-        **common_options(order, section),
+        **options_of(order, section),
         function=code.function if code else "",
         adapter=str(order.adapter or ""),
-        device=section.device,
-        dtype=section.dtype,
-        quantize=section.quantize,
-        kv_cache_mib=section.kv_cache_mib,
-        prefill=section.prefill,
     )
     return LocalModel(order.name, options, torch_engine(order.name, options, order.report))
 
@@ -192,12 +179,7 @@ def _candle(order: Order) -> Loadable:
     from ore.backends.local.options import CandleOptions
 
     section = order.settings.candle
-    options = CandleOptions(
-        **common_options(order, section),
-        isq=section.isq,
-        prefix_cache=section.prefix_cache,
-        paged_attention=section.paged_attention,
-    )
+    options = CandleOptions(**options_of(order, section))
     return LocalModel(order.name, options, candle(order.name, options, order.report))
 
 
@@ -241,19 +223,18 @@ def is_installed(engine: str) -> bool:
     return engine in ENGINES and ENGINES[engine].installed
 
 
-def common_options(order: Order, section: EngineSettings) -> dict[str, Any]:
-    """A model's own settings laid over its engine's defaults: the fields of `EngineOptions`."""
+def options_of(order: Order, section: EngineSettings) -> dict[str, Any]:
+    """A model's own settings laid over those of its engine, which options have by the same names."""
     from ore.backends.local.options import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
     model = order.model
     # the bundled model is so small that it stumbles when it does not take the likeliest token
     temperature = 0.0 if model_kind(model.path) == "bundled" else DEFAULT_TEMPERATURE
     return {
+        **structs.asdict(section),
         "path": order.path,
         "slots": section.slots if model.slots is None else model.slots,
-        "queue": section.queue,
         "context": section.context if model.context is None else model.context,
-        "threads": section.threads,
         "temperature": temperature if model.temperature is None else model.temperature,
         "top_p": DEFAULT_TOP_P if model.top_p is None else model.top_p,
     }

@@ -52,8 +52,10 @@ def list_models(settings: Settings, discovered: Discovered) -> list[Row]:
 
 def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
     """`size` is in bytes, None where there is no file. Whether it reasons is known when it is loaded."""
+    from ore.backends.local.memory import stored_bytes
+
     file = model_file(settings, model.path)
-    size = sum(part.stat().st_size for part in files_of(file)) if file.exists() else None
+    size = stored_bytes(file) if file.exists() else None
     facts = {"path": model.path, "file": str(file), "size": size, "present": size is not None}
     if is_classical(model.path):
         able = _able(tools=False, images=False, reasoning=False)
@@ -61,11 +63,6 @@ def _local(settings: Settings, name: str, model: ModelSettings) -> Row:
     context = settings.llama_cpp.context if model.context is None else model.context
     able = _able(context or _trained_context(file), tools=not _embeds(file, model), images=bool(model.projector))
     return {"name": name, "kind": model_kind(model.path), **able, **_engine(file, model), **facts}
-
-
-def files_of(path: "Path") -> list["Path"]:
-    """The files of a model: itself, or what lies in its folder."""
-    return [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
 
 
 def _engine(file: "Path", model: ModelSettings) -> Row:

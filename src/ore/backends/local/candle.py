@@ -5,19 +5,13 @@ The near end; what it can and cannot do stands at the far one, `candle_worker`.
 
 from typing import Final
 
-from msgspec import structs
-
-from ore.backends.base import JsonObject
 from ore.backends.local.engine_process import Progress
 from ore.backends.local.options import CandleOptions
 from ore.backends.local.worker_engine import WorkerEngine
 
 FAR_END: Final = "ore.backends.local.candle_worker"
-_TOLD: Final = ("slots", "context", "threads", "isq", "prefix_cache", "paged_attention")
 
 
 def candle(name: str, options: CandleOptions, progress: Progress | None = None) -> WorkerEngine:
     """An `Engine` for the model that the options name."""
-    fields = structs.asdict(options)
-    parameters: JsonObject = {"path": str(options.path), **{name: fields[name] for name in _TOLD}}
-    return WorkerEngine(name, FAR_END, parameters, progress)
+    return WorkerEngine(name, FAR_END, options.parameters(), progress)

@@ -220,6 +220,27 @@ class EngineProcess:
             await asyncio.wait(self._tasks)
 
 
+class HasProcess:
+    """What an engine says of its process."""
+
+    process: EngineProcess
+
+    @property
+    def up(self) -> bool:
+        return self.process.up
+
+    @property
+    def restarts(self) -> int:
+        return self.process.restarts
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    async def back(self, seconds: float) -> bool:
+        return await self.process.back(seconds)
+
+
 def _said(line: bytes) -> Said:
     """A line of the far end; anything else is not from us."""
     try:

@@ -11,7 +11,7 @@ from typing import Final
 
 from ore.backends.base import Embedded, JsonObject
 from ore.backends.local.engine import End, EndReason, Facts, Generation, Piece
-from ore.backends.local.engine_process import EngineProcess, Progress
+from ore.backends.local.engine_process import EngineProcess, HasProcess, Progress
 from ore.backends.local.faults import died
 from ore.backends.local.llama_cpp_client import Chunk, Completion, LlamaCppClient
 from ore.backends.local.options import LlamaCppOptions
@@ -28,22 +28,12 @@ KNOWN_IMAGES: Final = 1024
 """Images whose count is remembered."""
 
 
-class LlamaCpp:
+class LlamaCpp(HasProcess):
     """An `Engine` for one GGUF file; an `Embedder`, where the options say so."""
 
     def __init__(self, name: str, options: LlamaCppOptions, progress: Progress | None = None) -> None:
-        parameters: JsonObject = {
-            "path": str(options.path),
-            "slots": options.slots,
-            "context": options.context,
-            "threads": options.threads,
-            "batch": options.batch,
-            "gpu_layers": options.gpu_layers,
-            "prompt_cache_mib": options.prompt_cache_mib,
-            "embeddings": options.embeddings,
-            "media_marker": f"<__image_{secrets.token_hex(16)}__>",  # no text of a client can be it
-            "projector": "" if options.projector is None else str(options.projector),
-        }
+        marker = f"<__image_{secrets.token_hex(16)}__>"  # no text of a client can be it
+        parameters = {**options.parameters(), "media_marker": marker}
         self.process = EngineProcess(name, "ore.backends.local.llama_cpp_server", parameters, progress=progress)
         self._client: LlamaCppClient | None = None
         self._image_tokens: dict[bytes, int] = {}
@@ -60,26 +50,11 @@ class LlamaCpp:
         await self.process.stop()
 
     @property
-    def up(self) -> bool:
-        return self.process.up
-
-    @property
-    def restarts(self) -> int:
-        return self.process.restarts
-
-    @property
-    def pid(self) -> int | None:
-        return self.process.pid
-
-    @property
     def client(self) -> LlamaCppClient:
         """The way to its process. Raises `ModelFailed` while there is none."""
         if self._client is None:
             raise died()
         return self._client
-
-    async def back(self, seconds: float) -> bool:
-        return await self.process.back(seconds)
 
     async def facts(self) -> Facts:
         props = await self.client.props()

@@ -36,7 +36,7 @@ class Parameters(Place, kw_only=True):
     gpu_layers: int
     prompt_cache_mib: int
     embeddings: bool = False
-    projector: str = ""
+    projector: str | None = None
     media_marker: str = ""
 
 

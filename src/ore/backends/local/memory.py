@@ -35,5 +35,10 @@ def machine_bytes() -> int | None:
 
 def expected_bytes(path: Path) -> int:
     """About what a model will take, by the size of its file or folder."""
+    return stored_bytes(path) + _SPARE_BYTES
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of a model's file, or of all files in its folder."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    return sum(file.stat().st_size for file in files) + _SPARE_BYTES
+    return sum(file.stat().st_size for file in files)

@@ -6,7 +6,9 @@ Plain values for the engines' processes and for admission. It refuses to look fo
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
+
+from ore.backends.base import JsonObject
 
 DEFAULT_TEMPERATURE: Final = 0.7
 DEFAULT_TOP_P: Final = 0.95
@@ -35,6 +37,10 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     threads: int = 0
     temperature: float = DEFAULT_TEMPERATURE
     top_p: float = DEFAULT_TOP_P
+
+    def parameters(self) -> JsonObject:
+        """What a far end is told, in JSON's types; each takes the fields that it knows."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in structs.asdict(self).items()}
 
     @property
     def sees(self) -> bool:

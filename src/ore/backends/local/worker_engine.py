@@ -11,7 +11,7 @@ from typing import Final
 
 from ore.backends.base import JsonObject
 from ore.backends.local.engine import Facts, Generation, Piece
-from ore.backends.local.engine_process import EngineProcess, Progress
+from ore.backends.local.engine_process import EngineProcess, HasProcess, Progress
 from ore.backends.local.faults import died
 from ore.backends.local.messages import (
     HEAD,
@@ -35,7 +35,7 @@ FAREWELL: Final = 5.0
 """Seconds that a closed connection has to be gone."""
 
 
-class WorkerEngine:
+class WorkerEngine(HasProcess):
     """An `Engine`. `far_end` is the module of the process, `parameters` what it takes."""
 
     def __init__(self, name: str, far_end: str, parameters: JsonObject, progress: Progress | None = None) -> None:
@@ -52,21 +52,6 @@ class WorkerEngine:
         if link is not None:
             await link.close()
         await self.process.stop()
-
-    @property
-    def up(self) -> bool:
-        return self.process.up
-
-    @property
-    def restarts(self) -> int:
-        return self.process.restarts
-
-    @property
-    def pid(self) -> int | None:
-        return self.process.pid
-
-    async def back(self, seconds: float) -> bool:
-        return await self.process.back(seconds)
 
     async def facts(self) -> Facts:
         link = await self._linked()

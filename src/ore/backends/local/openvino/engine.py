@@ -10,15 +10,4 @@ from ore.backends.local.worker_engine import WorkerEngine
 
 def openvino_engine(name: str, options: OpenVinoOptions, progress: Progress | None = None) -> WorkerEngine:
     """An `Engine` for one model."""
-    parameters = {
-        "path": str(options.path),
-        "slots": options.slots,
-        "context": options.context,
-        "threads": options.threads,
-        "prefill": options.prefill,
-        "device": options.device,
-        "kv_cache_mib": options.kv_cache_mib,
-        "kv_precision": "" if options.kv_precision == "auto" else options.kv_precision,
-        "weights": options.weights,
-    }
-    return WorkerEngine(name, "ore.backends.local.openvino.server", parameters, progress)
+    return WorkerEngine(name, "ore.backends.local.openvino.server", options.parameters(), progress)

@@ -4,7 +4,6 @@ Run as `python -m ore.backends.local.openvino.server` by `engine_process`. It re
 """
 
 from pathlib import Path
-from typing import Final
 
 from ore.backends.local.batching.scheduler import BatchingWorker
 from ore.backends.local.engine import Facts
@@ -12,15 +11,12 @@ from ore.backends.local.far_end import NearEnd, Place, main
 from ore.backends.local.openvino.paged import PagedModel
 from ore.backends.local.openvino.runner import OpenVinoRunner, blocks_for
 from ore.backends.local.openvino.sources import found
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP, ONE_THREAD_BYTES
 from ore.backends.local.worker_server import serve_worker
-
-ONE_THREAD_BYTES: Final = 32 * 1024 * 1024
-"""A smaller file is computed by one thread, unless a number was asked for: others would only wait for it."""
 
 
 class Parameters(Place, kw_only=True):
-    """The line on stdin: `OpenVinoOptions`, resolved."""
+    """The line on stdin: of `OpenVinoOptions`."""
 
     path: str
     slots: int
@@ -44,7 +40,8 @@ def make_worker(parameters: Parameters, near_end: NearEnd) -> BatchingWorker:
     path = Path(parameters.path)
     source = found(path, weights=parameters.weights, report=near_end.progress)
     threads = parameters.threads or int(path.is_file() and path.stat().st_size < ONE_THREAD_BYTES)
-    model = PagedModel(source.model, device=parameters.device, threads=threads, kv_precision=parameters.kv_precision)
+    precision = "" if parameters.kv_precision == "auto" else parameters.kv_precision
+    model = PagedModel(source.model, device=parameters.device, threads=threads, kv_precision=precision)
     context = parameters.context or min(source.context or DEFAULT_CONTEXT_CAP, DEFAULT_CONTEXT_CAP)
     facts = Facts(
         context=context,

@@ -11,17 +11,4 @@ FAR_END: Final = "ore.backends.local.torch.process"
 
 def torch_engine(name: str, options: TorchOptions, progress: Progress | None = None) -> WorkerEngine:
     """An `Engine`, not started."""
-    parameters = {
-        "path": str(options.path),
-        "function": options.function,
-        "adapter": options.adapter,
-        "slots": options.slots,
-        "context": options.context,
-        "threads": options.threads,
-        "device": options.device,
-        "dtype": options.dtype,
-        "quantize": options.quantize,
-        "kv_cache_mib": options.kv_cache_mib,
-        "prefill": options.prefill,
-    }
-    return WorkerEngine(name, FAR_END, parameters, progress)
+    return WorkerEngine(name, FAR_END, options.parameters(), progress)
