@@ -11,13 +11,14 @@ import pytest
 from local_families import ADD, PATCH, PING, TEMPLATES, markup_of
 from msgspec import structs
 
+from engines.asking import calls_of
 from ore.backends.base import ModelRequest
 from ore.backends.local.call_forms import plan_tools
 from ore.backends.local.grammar import build_grammar
 from ore.backends.local.markup import Markup
 from ore.backends.local.output_parser import OutputParser
 from ore.core.callable_tools import callable_tools
-from ore.core.deltas import Delta, Text, ToolArguments, ToolCall
+from ore.core.deltas import Delta, Text
 
 TOKENIZER = llguidance.LLTokenizer("byte")
 FIRST_SPECIAL, SPECIALS, END = 256, 5, TOKENIZER.eos_token
@@ -133,16 +134,6 @@ def parse(text: str, markup: Markup, tools: Sequence[dict[str, Any]]) -> list[De
     return parser.feed(text) + parser.finish()
 
 
-def calls_in(deltas: Sequence[Delta]) -> list[tuple[str, str]]:
-    calls: list[tuple[str, str]] = []
-    for delta in deltas:
-        if isinstance(delta, ToolCall):
-            calls.append((delta.name, ""))
-        elif isinstance(delta, ToolArguments):
-            calls[-1] = (calls[-1][0], calls[-1][1] + delta.text)
-    return calls
-
-
 def assert_holds(name: str, arguments: str) -> None:
     """The arguments match the tool's schema, checked by hand."""
     if name == "patch":
@@ -192,7 +183,7 @@ def marked(family: str, *, special: bool) -> Markup:
 @pytest.mark.parametrize(("family", "special"), FAMILIES)
 def test_a_required_call_is_made_with_arguments_that_hold(family: str, special: bool) -> None:
     for text, deltas in sampled(marked(family, special=special), TOOLS, 60, tool_choice="required"):
-        calls = calls_in(deltas)
+        calls = calls_of(deltas)
         assert calls, text
         assert not [delta for delta in deltas if isinstance(delta, Text)], text
         for name, arguments in calls:
@@ -204,13 +195,13 @@ def test_a_required_call_is_made_with_arguments_that_hold(family: str, special: 
 def test_a_named_tool_is_called(family: str, tool: dict[str, Any]) -> None:
     choice = {"type": tool["type"], "name": tool["name"]}
     for text, deltas in sampled(marked(family, special=False), TOOLS, 6, tool_choice=choice, parallel_tool_calls=False):
-        assert [name for name, _ in calls_in(deltas)] == [tool["name"]], text
+        assert [name for name, _ in calls_of(deltas)] == [tool["name"]], text
 
 
 @pytest.mark.parametrize(("family", "special"), FAMILIES)
 def test_whatever_is_called_of_its_own_accord_holds(family: str, special: bool) -> None:
     for _, deltas in sampled(marked(family, special=special), TOOLS, 60):
-        for name, arguments in calls_in(deltas):
+        for name, arguments in calls_of(deltas):
             assert_holds(name, arguments)
 
 
@@ -218,7 +209,7 @@ def test_whatever_is_called_of_its_own_accord_holds(family: str, special: bool) 
 def test_an_answer_is_json_unless_it_is_a_call(family: str, special: bool) -> None:
     for text, deltas in sampled(marked(family, special=special), (ADD,), 30, text_format=FORMAT):
         answer = "".join(delta.text for delta in deltas if isinstance(delta, Text))
-        assert calls_in(deltas) or type(msgspec.json.decode(answer)["yes"]) is bool, text
+        assert calls_of(deltas) or type(msgspec.json.decode(answer)["yes"]) is bool, text
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
@@ -226,7 +217,7 @@ def test_with_none_nothing_is_called(family: str) -> None:
     for _, deltas in (
         sampled(marked(family, special=False), (ADD, PING), 20, tool_choice="none") if family != "llama" else ()
     ):
-        assert calls_in(deltas) == []
+        assert calls_of(deltas) == []
 
 
 @pytest.mark.parametrize(("family", "special"), FAMILIES)
@@ -247,7 +238,7 @@ def test_reasoning_is_free_and_what_follows_is_held(family: str, special: bool) 
         assert sampler.take(sampler.tokens(markup, thought))
         if (text := sampler.run()) is not None:
             ended += 1
-            calls = calls_in(parse(text, markup, (ADD, PING)))
+            calls = calls_of(parse(text, markup, (ADD, PING)))
             assert calls, text
             for name, arguments in calls:
                 assert_holds(name, arguments)

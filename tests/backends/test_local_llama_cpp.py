@@ -20,12 +20,13 @@ from local_random_gguf import CONTROL, TEMPLATE, write_random_gguf
 from msgspec import structs
 
 import ore
+from engines.asking import calls_of, finish_of, run, text_of
 from ore.backends.base import ModelRequest, Sampling
 from ore.backends.local.engine import Generation
 from ore.backends.local.llama_cpp import LlamaCpp, _fields
 from ore.backends.local.local_model import LocalModel, _sampling_fields
 from ore.backends.local.options import LlamaCppOptions
-from ore.core.deltas import Delta, Finish, Reasoning, Text, ToolArguments, ToolCall
+from ore.core.deltas import Reasoning, Text
 from ore.errors import InvalidRequest, ModelFailed, StartupError, TooManyRequests, Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
@@ -66,30 +67,6 @@ async def running(options: LlamaCppOptions, **kwargs: Any) -> AsyncIterator[Loca
 def ask(text: str = "hello", **fields: Any) -> ModelRequest:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     return ModelRequest(model="random", items=(item,), **({"max_output_tokens": 16, "sampling": HOT} | fields))
-
-
-async def run(engine: LocalModel, request: ModelRequest) -> list[Delta]:
-    async with engine.stream(request) as deltas:
-        return [delta async for delta in deltas]
-
-
-def text_of(deltas: list[Delta]) -> str:
-    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
-
-
-def finish_of(deltas: list[Delta]) -> Finish:
-    assert isinstance(deltas[-1], Finish)
-    return deltas[-1]
-
-
-def calls_of(deltas: list[Delta]) -> list[tuple[str, str]]:
-    calls: list[tuple[str, str]] = []
-    for delta in deltas:
-        if isinstance(delta, ToolCall):
-            calls.append((delta.name, ""))
-        elif isinstance(delta, ToolArguments):
-            calls[-1] = (calls[-1][0], calls[-1][1] + delta.text)
-    return calls
 
 
 async def idle(engine: LocalModel) -> None:

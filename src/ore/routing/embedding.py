@@ -11,9 +11,9 @@ import anyio
 from msgspec import structs
 
 from ore.backends.base import BYTES_PER_TOKEN, Embedded, EmbeddingRequest
-from ore.errors import HTTPFault, RequestError, TooManyRequests, Unavailable
+from ore.errors import HTTPFault
 from ore.routing.breaker import Breakers
-from ore.routing.faults import code_of, remember
+from ore.routing.faults import code_of, is_mendable, remember, resting
 from ore.routing.route import Route
 from ore.routing.rules import RANKS, RESTING, UNABLE, Choice, Needs, Seen, Target, choices
 from ore.telemetry import Metrics
@@ -36,7 +36,8 @@ async def embedded(route: Route, request: EmbeddingRequest, breakers: Breakers, 
             metrics.embedded_inputs.labels(target.label).inc(len(request.inputs))
             metrics.embedded_tokens.labels(target.label).inc(made.input_tokens)
             return made
-    raise next(filter(_is_mendable, faults), faults[-1])
+    mendable = (fault for fault in faults if is_mendable(fault, alias=bool(route.alias)))
+    raise next(mendable, faults[-1])
 
 
 def _targets(route: Route, request: EmbeddingRequest, breakers: Breakers, metrics: Metrics) -> Sequence[Target]:
@@ -47,12 +48,7 @@ def _targets(route: Route, request: EmbeddingRequest, breakers: Breakers, metric
     found = choices(route.targets, route.rule, needs_of(request), seen)
     able = [choice for choice in found if choice.rank < UNABLE] or found
     if all(choice.rank == RESTING for choice in able):
-        rests = min(seen[choice.target.name].rests for choice in able)
-        raise Unavailable(
-            f"What serves the model '{route.name}' has failed or asked for a pause, and is left alone for "
-            f"{rests:.0f} s. Send the request again then.",
-            retry_after=rests,
-        )
+        raise resting(route.name, min(seen[choice.target.name].rests for choice in able))
     for choice in found:
         _note(route, choice, found[0], metrics)
     return [choice.target for choice in able]
@@ -88,8 +84,3 @@ async def _asked(target: Target, request: EmbeddingRequest, breakers: Breakers) 
         raise
     breaker.answered()
     return made
-
-
-def _is_mendable(fault: HTTPFault) -> bool:
-    """Whether the client can do something about it, but for coming again."""
-    return isinstance(fault, RequestError) and not isinstance(fault, TooManyRequests)

@@ -8,7 +8,9 @@ from ore.errors import (
     NO_QUOTA,
     HTTPFault,
     ModelFailed,
+    NotFound,
     QueueFull,
+    RequestError,
     ServerFault,
     TooManyRequests,
     Unavailable,
@@ -34,6 +36,21 @@ def code_of(fault: HTTPFault) -> str:
     """A fault's code for metrics: of a request that was refused one of ours, for a provider may say anything."""
     ours = isinstance(fault, ServerFault | TooManyRequests) or fault.code == CONTEXT_TOO_LONG
     return (fault.code if ours else fault.default_code) or fault.type
+
+
+def resting(name: str, seconds: float) -> Unavailable:
+    """Everything that stands behind a name is to be left alone for so long."""
+    return Unavailable(
+        f"What serves the model '{name}' has failed or asked for a pause, and is left alone for {seconds:.0f} s. "
+        "Send the request again then.",
+        retry_after=seconds,
+    )
+
+
+def is_mendable(fault: HTTPFault, *, alias: bool) -> bool:
+    """Whether a client can do something about it. That a target of an alias is not there is the operator's."""
+    is_operators = isinstance(fault, TooManyRequests) or (isinstance(fault, NotFound) and alias)
+    return isinstance(fault, RequestError) and not is_operators
 
 
 def is_passing(fault: HTTPFault) -> bool:

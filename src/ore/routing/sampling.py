@@ -18,10 +18,10 @@ from msgspec import Struct
 
 from ore.backends.base import ModelRequest
 from ore.core.deltas import Begin, Delta, Finish
-from ore.errors import HTTPFault, ModelFailed, NotFound, RequestError, TooManyRequests, Unavailable
+from ore.errors import HTTPFault, ModelFailed, RequestError
 from ore.routing.breaker import Breaker, Breakers
 from ore.routing.cache import ResponseCache
-from ore.routing.faults import code_of, is_passing, remember
+from ore.routing.faults import code_of, is_mendable, is_passing, remember, resting
 from ore.routing.recall import Recall
 from ore.routing.route import Passage, Route
 from ore.routing.rules import FREE, RANKS, RESTING, UNABLE, Choice, Seen, Target, choices, needs_of
@@ -203,11 +203,7 @@ class Sampling:
             now = anyio.current_time()
             until = until or now + rests + PATIENCE  # as long again for the probe of another request
             if rests > PATIENCE or now > until:
-                raise Unavailable(
-                    f"What serves the model '{self._route.name}' has failed or asked for a pause, and is left alone "
-                    f"for {rests:.0f} s. Send the request again then.",
-                    retry_after=rests,
-                )
+                raise resting(self._route.name, rests)
             await anyio.sleep(min(rests, GLANCE))
 
     def _buildable(self) -> ModelRequest:
@@ -319,16 +315,11 @@ class Sampling:
     def _most_telling(self) -> HTTPFault:
         """What a client can mend comes first, then what was said last. `target` is then the one that said it."""
         said = list(self._failures.values())
-        mendable = (failure for failure in said if self._is_mendable(failure.fault))
+        mendable = (failure for failure in said if is_mendable(failure.fault, alias=bool(self._route.alias)))
         telling = next(mendable, said[-1])
         self.target, self.request = telling.target, telling.request
         logger.info("%s: %s", self._route.name, self._passage.said)
         return telling.fault
-
-    def _is_mendable(self, fault: HTTPFault) -> bool:
-        """Whether a client can do something about it. That a target of an alias is not there is the operator's."""
-        is_operators = isinstance(fault, TooManyRequests) or (isinstance(fault, NotFound) and self._route.alias)
-        return isinstance(fault, RequestError) and not is_operators
 
     async def _replace(self, fault: HTTPFault) -> Delta | None:
         """Put another target in the place of the one that failed while it answered; raises when that cannot be.

@@ -32,9 +32,9 @@ import msgspec
 
 from ore.backends.base import JsonObject
 from ore.backends.local.engine import End, EndReason, Facts, Generation, Piece
-from ore.backends.local.far_end import NearEnd, Place, main
+from ore.backends.local.far_end import NearEnd, Place, main, threads_for
 from ore.backends.local.faults import failed, refused
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP, ONE_THREAD_BYTES
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP
 from ore.backends.local.stop_texts import StopTexts
 from ore.backends.local.tokenizer_facts import TokenizerFacts, read_tokenizer_facts
 from ore.backends.local.worker_server import serve_worker
@@ -77,7 +77,7 @@ def serve(parameters: Parameters, near_end: NearEnd) -> None:
 def load(parameters: Parameters) -> Any:
     """The `mistralrs.Runner` of a model. Raises `StartupError`."""
     path = Path(parameters.path)
-    if threads := parameters.threads or int(path.stat().st_size < ONE_THREAD_BYTES and path.is_file()):
+    if threads := threads_for(path, parameters.threads):
         os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("RUST_LOG", "warn")

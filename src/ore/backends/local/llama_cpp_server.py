@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from ore.backends.local.far_end import NearEnd, Place, main
+from ore.backends.local.far_end import NearEnd, Place, main, threads_for
 from ore.backends.local.gguf_header import MEAN, GgufHeader, NotGguf, read_header
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP, EMBEDDING_CONTEXT_CAP, ONE_THREAD_BYTES
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP, EMBEDDING_CONTEXT_CAP
 from ore.errors import StartupError
 
 SPARE_HTTP_THREADS: Final = 32
@@ -83,7 +83,7 @@ def serve(parameters: Parameters) -> Any:
         common.mmproj.path = parameters.projector
         os.environ["LLAMA_MEDIA_MARKER"] = parameters.media_marker  # else each start makes one of its own
         common.n_batch = common.n_ubatch = max(parameters.batch, IMAGE_BATCH)
-    if threads := parameters.threads or int(Path(parameters.path).stat().st_size < ONE_THREAD_BYTES):
+    if threads := threads_for(Path(parameters.path), parameters.threads):
         common.cpuparams.n_threads = common.cpuparams_batch.n_threads = threads
     return xllamacpp.Server(common)
 

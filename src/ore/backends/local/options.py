@@ -16,11 +16,6 @@ DEFAULT_TOP_P: Final = 0.95
 DEFAULT_CONTEXT_CAP: Final = 8192
 """Most tokens per slot when nobody asked for a size: models are trained for contexts that no small machine can hold."""
 
-ONE_THREAD_BYTES: Final = 32 * 1024 * 1024
-"""A smaller file is decoded by one thread, unless a number was asked for: its layers are so short that threads spend
-their time waiting for each other, and on a busy machine a token takes 200 ms instead of 0.2 (measured)."""
-
-
 EMBEDDING_CONTEXT_CAP: Final = 2048
 """The same for a model that embeds: it takes a text in one batch, whose memory grows with the context."""
 

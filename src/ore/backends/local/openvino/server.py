@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ore.backends.local.batching.scheduler import BatchingWorker
 from ore.backends.local.engine import Facts
-from ore.backends.local.far_end import NearEnd, Place, main
+from ore.backends.local.far_end import NearEnd, Place, main, threads_for
 from ore.backends.local.openvino.paged import PagedModel
 from ore.backends.local.openvino.runner import OpenVinoRunner, blocks_for
 from ore.backends.local.openvino.sources import found
-from ore.backends.local.options import DEFAULT_CONTEXT_CAP, ONE_THREAD_BYTES
+from ore.backends.local.options import DEFAULT_CONTEXT_CAP
 from ore.backends.local.worker_server import serve_worker
 
 
@@ -39,7 +39,7 @@ def make_worker(parameters: Parameters, near_end: NearEnd) -> BatchingWorker:
     """Load the model."""
     path = Path(parameters.path)
     source = found(path, weights=parameters.weights, report=near_end.progress)
-    threads = parameters.threads or int(path.is_file() and path.stat().st_size < ONE_THREAD_BYTES)
+    threads = threads_for(path, parameters.threads)
     precision = "" if parameters.kv_precision == "auto" else parameters.kv_precision
     model = PagedModel(source.model, device=parameters.device, threads=threads, kv_precision=precision)
     context = parameters.context or min(source.context or DEFAULT_CONTEXT_CAP, DEFAULT_CONTEXT_CAP)
